@@ -1,0 +1,32 @@
+"""Classify and regress texts that are longer than the encoder can read.
+
+Importing this package is cheap: torch and transformers are imported with the first public
+name that is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sklearn_longbert._chunking import TextChunker
+    from sklearn_longbert._classifier import LongBertClassifier
+    from sklearn_longbert._regressor import LongBertRegressor
+
+__version__ = "0.1.0.dev0"
+__all__ = ["LongBertClassifier", "LongBertRegressor", "TextChunker"]
+
+_MODULE_OF = {
+    "LongBertClassifier": "_classifier",
+    "LongBertRegressor": "_regressor",
+    "TextChunker": "_chunking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

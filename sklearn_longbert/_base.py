@@ -1,0 +1,480 @@
+"""What classifier and regressor share: parameters, fit, forward, tags, documentation."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from torch import Tensor, nn
+
+from sklearn_longbert import _pretrained
+from sklearn_longbert._batching import DocumentDataset
+from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
+from sklearn_longbert._net import LongBertNet, ValidationMonitor, network_from_state, network_state
+from sklearn_longbert._network import LongBertNetwork
+from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
+from sklearn_longbert._validation import check_texts, check_weights
+
+Inputs = list[str] | NDArray[np.object_]
+
+PARAMETERS = """model_name : str, default="sentence-transformers/all-MiniLM-L6-v2"
+        Hub id or local folder of any encoder that transformers' AutoModel loads.
+    chunk_size : int, default=None
+        Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
+    chunk_overlap : int, default=0
+        Tokens that a chunk repeats from the one before.
+    max_chunks : int, default=None
+        At most this many chunks of a text; None reads it whole. 1 is the usual truncation.
+    chunk_selection : {"head", "tail", "head_tail", "even", "random"}, default="head"
+        Which chunks are read where `max_chunks` cuts: the first; the last; half of them
+        from each end, the odd one from the head; the middle ones of equal stretches; or
+        drawn anew in each epoch of training, and "even" in prediction.
+    pooling : {"mean", "max"}, default="mean"
+        How the logits of a text's chunks become the logits of the text. "mean" suits a
+        property of the whole text, such as its topic; "max" one that a single passage
+        decides.
+    token_pooling : {"mean", "cls"}, default="mean"
+        How hidden states become the embedding of a chunk: their mean over the real tokens,
+        or that of the first token.
+    max_epochs : int, default=3
+        Passes over the training texts.
+    batch_size : int, default=8
+        Texts, whatever their length, per optimizer step.
+    learning_rate : float, default=5e-5
+        Highest learning rate of AdamW: it rises linearly, then falls linearly.
+    weight_decay : float, default=0.01
+        Of AdamW; biases and norms are spared.
+    warmup_fraction : float, default=0.1
+        Share of the steps in which the learning rate rises.
+    max_grad_norm : float, default=1.0
+        Gradients of a larger norm are scaled down to it. None never does.
+    dropout : float, default=0.1
+        Probability with which hidden states and inputs of the head are dropped in training.
+    attention_dropout : float, default=0.0
+        The same for attention weights; 0 keeps the fused, much faster attention kernels.
+    micro_batch_tokens : int or "auto", default="auto"
+        Most tokens, padding counted, in one encoder pass; never less than one chunk. It
+        bounds memory in prediction. "auto" is 4096 on a CPU and 32768 elsewhere.
+    early_stopping : bool, default=False
+        Whether to score held-out texts after each epoch, to stop when the score has not
+        risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
+        weights of the best epoch. {score_name} is the score.
+    validation_fraction : float, default=0.1
+        Share of the training texts that early stopping holds out, unless fit is given
+        `X_val` and `y_val`.
+    n_iter_no_change : int, default=2
+        Epochs without a gain that early stopping bears.
+    tol : float, default=1e-4
+        The least gain of the score that counts.
+    {class_weight}warm_start : bool, default=False
+        Whether fit goes on from the weights of the last fit.
+    device : str or torch.device, default="auto"
+        Where to compute: "auto" is CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
+        hardware multiplies it natively. Weights and the head stay float32.
+    callbacks : list, default=None
+        skorch callbacks, run inside the fit. They are cloned.
+    revision : str, default=None
+        Branch, tag or commit of `model_name` on the Hub.
+    local_files_only : bool, default=False
+        Never ask the Hub.
+    random_state : int, RandomState instance or None, default=None
+        Of the head's first weights, dropout, the order and the drawn chunks of the texts.
+        With an int, and on the same machine, two fits give the same weights bit for bit.
+    verbose : int, default=0
+        1 shows one progress bar per fit and per long prediction."""
+
+ATTRIBUTES = """chunker_ : TextChunker
+        Cuts the texts that come to predict.
+    net_ : LongBertNet
+        The skorch net that holds the network, on `device_`.
+    history_ : list of dict
+        One per epoch: `epoch`, `train_loss`, `learning_rate` (of the last step), `seconds`,
+        and with validation texts `valid_loss` and `valid_score`.
+    n_iter_ : int
+        Epochs run.
+    best_epoch_ : int
+        The epoch, counted from 1, whose weights are kept.
+    device_ : str
+        Where the network is.
+    n_chunks_ : ndarray of shape (n_samples,)
+        Chunks read of each training text."""
+
+EstimatorType = TypeVar("EstimatorType", bound=type)
+
+
+def with_shared_docs(**words: str) -> Callable[[EstimatorType], EstimatorType]:
+    """Fill {parameters}, {attributes} and then `words` in a class docstring."""
+
+    def decorate(cls: EstimatorType) -> EstimatorType:
+        assert cls.__doc__ is not None
+        texts = {"parameters": PARAMETERS, "attributes": ATTRIBUTES, **words}
+        for name, text in texts.items():
+            cls.__doc__ = cls.__doc__.replace("{" + name + "}", text)
+        return cls
+
+    return decorate
+
+
+class BaseLongBert(BaseEstimator):
+    """Parameters and training of both estimators, which add targets and outputs."""
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **TextChunker._parameter_constraints,
+        "pooling": [StrOptions(set(POOLINGS))],
+        "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup_fraction": [Interval(Real, 0, 1, closed="both")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "attention_dropout": [Interval(Real, 0, 1, closed="left")],
+        "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "callbacks": [list, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model_name: str = _pretrained.DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        pooling: str = "mean",
+        token_pooling: str = "mean",
+        max_epochs: int = 3,
+        batch_size: int = 8,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        max_grad_norm: float | None = 1.0,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        micro_batch_tokens: int | str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        callbacks: list[Any] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.chunk_size = chunk_size
+        self.chunk_overlap = chunk_overlap
+        self.max_chunks = max_chunks
+        self.chunk_selection = chunk_selection
+        self.pooling = pooling
+        self.token_pooling = token_pooling
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.micro_batch_tokens = micro_batch_tokens
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # What the subclasses add: the loss, the outputs of the head, how targets are checked and
+    # become tensors, what a split is stratified by, and how validation texts are scored.
+    _criterion: type[nn.Module]
+    _n_outputs: int
+    _check_targets: Callable[..., NDArray[Any]]
+
+    def _encode_targets(self, y: NDArray[Any]) -> Tensor:
+        raise NotImplementedError
+
+    def _stratify(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        raise NotImplementedError
+
+    @staticmethod
+    def _score_logits(
+        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
+    ) -> float:
+        raise NotImplementedError
+
+    @property
+    def device_(self) -> str:
+        """Where the network is."""
+        return str(self.net_.device)
+
+    def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
+        """Return texts as list of str, and what TextChunker made as it is."""
+        documents = as_documents(X, name)
+        return check_texts(X, name) if documents is None else documents
+
+    def _check_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
+        """Return inputs, targets and weights of the texts whose weight is not zero."""
+        inputs = self._check_input(X)
+        targets = self._check_targets(y)
+        check_consistent_length(inputs, targets)
+        weights = self._check_sample_weight(sample_weight, inputs)
+        kept = np.flatnonzero(weights)
+        return take(inputs, kept), targets[kept], weights[kept]
+
+    def _check_sample_weight(
+        self, sample_weight: ArrayLike | None, inputs: Inputs
+    ) -> NDArray[np.float64]:
+        return check_weights(sample_weight, inputs)
+
+    def _chunker_for(self, inputs: Inputs) -> TextChunker:
+        """Return a fitted chunker that cuts as this estimator's parameters say.
+
+        Where TextChunker has cut already, its settings hold, and the estimator's own must be
+        left at their defaults or be the same.
+        """
+        names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
+        settings = {name: getattr(self, name) for name in names}
+        if isinstance(inputs[0], ChunkedDocument):
+            layout, defaults = inputs[0].layout, TextChunker()
+            for name in names:
+                cut = getattr(layout, name)
+                if settings[name] not in (getattr(defaults, name), cut):
+                    raise ValueError(
+                        f"{name}={settings[name]!r}, but the texts were cut by a TextChunker with "
+                        f"{name}={cut!r}: set it there, and leave it out of "
+                        f"{type(self).__name__}."
+                    )
+                settings[name] = cut
+        return TextChunker(
+            self.model_name,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            **settings,
+        ).fit()
+
+    def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
+        if not isinstance(inputs[0], ChunkedDocument):
+            return chunker.transform(inputs)
+        theirs, ours = inputs[0].layout, chunker.layout_
+        if theirs == ours:
+            return np.asarray(inputs, dtype=object)
+        if theirs.tokenizer_hash != ours.tokenizer_hash:
+            raise ValueError(
+                f"{name} was cut by a TextChunker with another tokenizer than the encoder's: give "
+                f"it model_name={self.model_name!r} too."
+            )
+        raise ValueError(
+            f"{name} was cut by a TextChunker with other settings ({theirs.chunk_size=}, "
+            f"{theirs.chunk_overlap=}) than the texts of fit: use the same one."
+        )
+
+    def _fit(
+        self,
+        inputs: Inputs,
+        y: NDArray[Any],
+        weights: NDArray[np.float64],
+        validation: tuple[Inputs, NDArray[Any]] | None,
+    ) -> Self:
+        """Train on checked inputs of which no weight is zero."""
+        # A name of its own, so that partial_fit draws on.
+        self._random_state = check_random_state(self.random_state)
+        previous = self.net_ if self.warm_start and hasattr(self, "net_") else None
+        chunker = self._chunker_for(inputs)
+        documents = self._chunk(inputs, chunker, "X")
+        training = DocumentDataset(documents, *self._tensors(y, weights))
+        held_out = None
+        if validation is not None:
+            X_val, y_val = validation
+            held_out = DocumentDataset(
+                self._chunk(X_val, chunker, "X_val"), *self._tensors(y_val, np.ones(len(y_val)))
+            )
+        elif self.early_stopping:
+            training, held_out = self._hold_out(training, y)
+        net = self._make_net(training, chunker, held_out, previous)
+        net.train(training, self.max_epochs)
+        net.drop_optimizer()
+        self._keep(net, chunker)
+        self.n_chunks_ = np.array([document.n_chunks for document in documents])
+        return self
+
+    def _partial_fit(
+        self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]
+    ) -> Self:
+        """Run one epoch at the full learning rate, going on from the present weights."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
+        if not hasattr(self, "_random_state"):
+            self._random_state = check_random_state(self.random_state)
+        chunker = self.chunker_ if hasattr(self, "net_") else self._chunker_for(inputs)
+        documents = self._chunk(inputs, chunker, "X")
+        training = DocumentDataset(documents, *self._tensors(y, weights))
+        if hasattr(self, "net_"):
+            net = self.net_
+            net.warmup_fraction, net.seed = None, self._draw_seed()
+        else:
+            net = self._make_net(training, chunker, None, None, warmup_fraction=None)
+        net.train(training, 1)
+        self._keep(net, chunker)
+        self.n_chunks_ = np.array([document.n_chunks for document in documents])
+        return self
+
+    def _tensors(self, y: NDArray[Any], weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Return targets, and weights scaled to mean 1 so that a batch's loss is a mean."""
+        return self._encode_targets(y), torch.from_numpy(weights / weights.mean())
+
+    def _hold_out(
+        self, dataset: DocumentDataset, y: NDArray[Any]
+    ) -> tuple[DocumentDataset, DocumentDataset]:
+        parts = train_test_split(
+            np.arange(len(dataset)),
+            test_size=self.validation_fraction,
+            stratify=self._stratify(y),
+            random_state=self._draw_seed(),
+        )
+        training, held_out = (
+            DocumentDataset(dataset.documents[rows], dataset.targets[rows], dataset.weights[rows])
+            for rows in parts
+        )
+        return training, held_out
+
+    def _draw_seed(self) -> int:
+        return int(self._random_state.randint(np.iinfo(np.int32).max))
+
+    def _make_net(
+        self,
+        training: DocumentDataset,
+        chunker: TextChunker,
+        held_out: DocumentDataset | None,
+        previous: LongBertNet | None,
+        **settings: Any,
+    ) -> LongBertNet:
+        if self.token_pooling == "cls" and not chunker.layout_.prefix:
+            raise ValueError(
+                f'token_pooling="cls" reads the special token before the text, but the tokenizer '
+                f'of {self.model_name} adds none: pass token_pooling="mean".'
+            )
+        device = _pretrained.select_device(str(self.device))
+        monitor = None
+        if held_out is not None:
+            monitor = ValidationMonitor(
+                held_out, self._score_logits, self.early_stopping, self.n_iter_no_change, self.tol
+            )
+        settings = {"warmup_fraction": self.warmup_fraction, **settings}
+        return LongBertNet(
+            self._network_factory(previous),
+            self._criterion,
+            lr=self.learning_rate,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            micro_batch_tokens=self.micro_batch_tokens,
+            autocast=_pretrained.select_autocast(self.precision, device),
+            seed=self._draw_seed(),
+            progress=bool(self.verbose),
+            monitor=monitor,
+            callbacks=clone(self.callbacks, safe=False),
+            device=str(device),
+            **settings,
+        )
+
+    def _network_factory(self, previous: LongBertNet | None) -> Callable[[], LongBertNetwork]:
+        """Return a function, because skorch would train a network itself on and on."""
+        dropouts = (self.dropout, self.attention_dropout)
+        settings = {
+            "pooling": self.pooling,
+            "token_pooling": self.token_pooling,
+            "dropout": self.dropout,
+        }
+        if previous is not None:
+            if self._encoder_name != (self.model_name, self.revision):
+                raise ValueError(
+                    f"warm_start=True goes on from the weights of {self._encoder_name[0]!r}, but "
+                    f"model_name is now {self.model_name!r}: set warm_start=False."
+                )
+            state = network_state(previous.module_)
+            return partial(network_from_state, state, dropouts, **settings)
+
+        def make_network() -> LongBertNetwork:
+            folder = _pretrained.find_folder(
+                self.model_name, self.revision, self.local_files_only
+            )
+            encoder = self._load_encoder(folder, dropouts)
+            return LongBertNetwork(encoder, n_outputs=self._n_outputs, **settings)
+
+        return make_network
+
+    def _load_encoder(self, folder: Any, dropouts: tuple[float, float]) -> nn.Module:
+        return _pretrained.load_encoder(folder, *dropouts)
+
+    def _keep(self, net: LongBertNet, chunker: TextChunker) -> None:
+        self.net_, self.chunker_ = net, chunker
+        self._encoder_name = (self.model_name, self.revision)
+        self.history_ = net.epochs()
+        self.n_iter_ = len(self.history_)
+        self.best_epoch_ = getattr(net, "best_epoch_", self.n_iter_)
+
+    def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
+        check_is_fitted(self, "net_")
+        inputs = self._check_input(X)
+        return self.net_.predict_logits(self._chunk(inputs, self.chunker_, "X"))
+
+    def _check_validation(
+        self, X_val: ArrayLike | None, y_val: ArrayLike | None
+    ) -> tuple[Inputs, NDArray[Any]] | None:
+        if (X_val is None) != (y_val is None):
+            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+            raise ValueError(f"{given} was passed without {missing}: pass both or none.")
+        if X_val is None:
+            return None
+        inputs = self._check_input(X_val, "X_val")
+        targets = self._check_targets(y_val, "y_val")
+        check_consistent_length(inputs, targets)
+        return inputs, targets
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = True
+        return tags
+
+
+def take(inputs: Inputs, rows: Sequence[int] | NDArray[np.intp]) -> Inputs:
+    """Return some rows of what ``_check_input`` returned."""
+    if isinstance(inputs, np.ndarray):
+        return inputs[rows]
+    return [inputs[row] for row in rows]

@@ -1,0 +1,446 @@
+"""Cut raw texts into chunks of token ids: the only module that calls a tokenizer.
+
+Invariants: a text is tokenized once, whole; its tokens without overlap, joined, are the
+tokenizer's own; the window that reaches the end of the text is the last one; an empty text
+is one chunk of special tokens.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tokenizers import Tokenizer
+
+from sklearn_longbert import _pretrained
+from sklearn_longbert._validation import as_column, check_texts
+
+DEFAULT_CHUNK_SIZE = 512  # where the encoder can read more, or says nothing
+TOKENIZER_BATCH = 256  # texts given to Rust at once: bounds memory, costs no speed
+PROBE_WORDS = ("a", "the", "0", ".", "に")
+
+
+def _head(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    return np.arange(max_chunks)
+
+
+def _tail(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    return np.arange(n_chunks - max_chunks, n_chunks)
+
+
+def _head_tail(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    n_tail = max_chunks // 2
+    return np.r_[_head(n_chunks, max_chunks - n_tail), _tail(n_chunks, n_tail)]
+
+
+def _even(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    """The middle chunk of each of `max_chunks` equal stretches of the text."""
+    return (2 * np.arange(max_chunks) + 1) * n_chunks // (2 * max_chunks)
+
+
+CHUNK_SELECTIONS = {
+    "head": _head,
+    "tail": _tail,
+    "head_tail": _head_tail,
+    "even": _even,
+    "random": _even,  # what prediction does; training draws, see select_chunks
+}
+
+
+def select_chunks(
+    n_chunks: int,
+    max_chunks: int | None,
+    chunk_selection: str,
+    random_state: np.random.RandomState | None = None,
+) -> NDArray[np.intp]:
+    """Return the indices, ascending, of the chunks of a text that are read.
+
+    With ``chunk_selection="random"`` they are drawn if `random_state` is given.
+    """
+    if max_chunks is None or n_chunks <= max_chunks:
+        return np.arange(n_chunks)
+    if chunk_selection == "random" and random_state is not None:
+        return np.sort(random_state.choice(n_chunks, max_chunks, replace=False))
+    return CHUNK_SELECTIONS[chunk_selection](n_chunks, max_chunks)
+
+
+@dataclass(frozen=True)
+class ChunkLayout:
+    """How texts were cut: shared by all the documents of one chunker.
+
+    Attributes
+    ----------
+    chunk_size, chunk_overlap, max_chunks, chunk_selection
+        As in :class:`TextChunker`, with `chunk_size` resolved to a number.
+    prefix, suffix : tuple of int
+        The encoder's special tokens before and after the tokens of a chunk.
+    pad_id : int
+    tokenizer_hash : str
+        Tells whether documents were made with the tokenizer of the encoder that reads them.
+    """
+
+    chunk_size: int
+    chunk_overlap: int
+    max_chunks: int | None
+    chunk_selection: str
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad_id: int
+    tokenizer_hash: str
+
+    @property
+    def body_size(self) -> int:
+        """Tokens of the text in a full chunk."""
+        return self.chunk_size - len(self.prefix) - len(self.suffix)
+
+    def count_chunks(self, n_tokens: int) -> int:
+        """Chunks of a text of `n_tokens` before `max_chunks` cuts."""
+        n_beyond_first = max(n_tokens - self.body_size, 0)
+        return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
+
+    def bounds(self, n_tokens: int) -> NDArray[np.intp]:
+        """First token and end of each chunk, of shape (n_chunks, 2), before `max_chunks` cuts."""
+        starts = np.arange(self.count_chunks(n_tokens)) * (self.body_size - self.chunk_overlap)
+        return np.column_stack([starts, np.minimum(starts + self.body_size, n_tokens)])
+
+
+class ChunkedDocument:
+    """One tokenized text and how it is cut. It does not look like a sequence to NumPy.
+
+    Attributes
+    ----------
+    tokens : ndarray of shape (3, n_tokens), dtype int32
+        Token ids, and the first and end position of each token's characters in the text.
+    layout : ChunkLayout
+    """
+
+    __slots__ = ("layout", "tokens")
+
+    def __init__(self, tokens: NDArray[np.int32], layout: ChunkLayout) -> None:
+        self.tokens = tokens
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        return f"<ChunkedDocument: {self.n_tokens} tokens, {self.n_chunks} chunks>"
+
+    @property
+    def token_ids(self) -> NDArray[np.int32]:
+        """Ids of the whole text without special tokens, of shape (n_tokens,)."""
+        return self.tokens[0]
+
+    @property
+    def spans(self) -> NDArray[np.int32]:
+        """First and end character of each token in the text, of shape (n_tokens, 2)."""
+        return self.tokens[1:].T
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the whole text."""
+        return self.tokens.shape[1]
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks that are read: at most `max_chunks`."""
+        n_chunks = self.layout.count_chunks(self.n_tokens)
+        return min(n_chunks, self.layout.max_chunks or n_chunks)
+
+    def bounds(self, random_state: np.random.RandomState | None = None) -> NDArray[np.intp]:
+        """First token and end of each chunk that is read, of shape (n_chunks, 2)."""
+        layout = self.layout
+        bounds = layout.bounds(self.n_tokens)
+        return bounds[
+            select_chunks(len(bounds), layout.max_chunks, layout.chunk_selection, random_state)
+        ]
+
+    def chunks(
+        self, random_state: np.random.RandomState | None = None
+    ) -> Iterator[NDArray[np.int32]]:
+        """Yield the token ids of each chunk that is read, special tokens included."""
+        prefix = np.array(self.layout.prefix, dtype=np.int32)
+        suffix = np.array(self.layout.suffix, dtype=np.int32)
+        for start, end in self.bounds(random_state):
+            yield np.concatenate([prefix, self.token_ids[start:end], suffix])
+
+
+def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
+    """Return `X` as an array of documents if TextChunker made it, None if it holds texts.
+
+    Raises
+    ------
+    ValueError
+        If only some elements are chunked documents, or not all were cut alike.
+    """
+    documents = as_column(X, name)
+    first = documents[0]
+    if not isinstance(first, ChunkedDocument):
+        return None
+    for index, document in enumerate(documents):
+        if not isinstance(document, ChunkedDocument):
+            raise ValueError(
+                f"{name} at index {index} is of type {type(document).__name__}, but {name} at "
+                f"index 0 came from TextChunker: transform all texts or none."
+            )
+        if document.layout is not first.layout and document.layout != first.layout:
+            raise ValueError(
+                f"{name} at index {index} was cut by another TextChunker than index 0: transform "
+                f"all texts with one."
+            )
+    return documents
+
+
+class TextChunker(TransformerMixin, BaseEstimator):
+    """Cut texts of any length into chunks of tokens that an encoder can read.
+
+    Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
+    gets the encoder's own special tokens. What comes out is accepted by the estimators of
+    this package in the place of texts, so that a pipeline with ``memory`` tokenizes once
+    for a whole grid search.
+
+    Parameters
+    ----------
+    model_name : str, default="sentence-transformers/all-MiniLM-L6-v2"
+        Hub id or local folder of the encoder whose tokenizer is used.
+    chunk_size : int, default=None
+        Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
+    chunk_overlap : int, default=0
+        Tokens that a chunk repeats from the one before.
+    max_chunks : int, default=None
+        At most this many chunks of a text; None reads it whole.
+    chunk_selection : {"head", "tail", "head_tail", "even", "random"}, default="head"
+        Which chunks are kept where `max_chunks` cuts: the first; the last; half of them
+        from each end, the odd one from the head; the middle ones of equal stretches; or
+        drawn anew in each epoch of training, and "even" in prediction.
+    revision : str, default=None
+        Branch, tag or commit on the Hub.
+    local_files_only : bool, default=False
+        Never ask the Hub.
+
+    Attributes
+    ----------
+    chunk_size_ : int
+        The number of tokens of a full chunk, special tokens included.
+    layout_ : ChunkLayout
+        How texts are cut, shared by all documents of this chunker.
+    tokenizer_ : tokenizers.Tokenizer
+        A private copy of the encoder's tokenizer, which neither truncates nor pads.
+
+    See Also
+    --------
+    LongBertClassifier : Takes texts or what this transformer returns.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import TextChunker
+    >>> documents = TextChunker(chunk_size=8).fit_transform(["one two three four five six seven"])
+    >>> documents
+    array([<ChunkedDocument: 7 tokens, 2 chunks>], dtype=object)
+    >>> [chunk.tolist() for chunk in documents[0].chunks()]
+    [[101, 2028, 2048, 2093, 2176, 2274, 2416, 102], [101, 2698, 102]]
+    """
+
+    _parameter_constraints = {
+        "model_name": [str],
+        "chunk_size": [Interval(Integral, 1, None, closed="left"), None],
+        "chunk_overlap": [Interval(Integral, 0, None, closed="left")],
+        "max_chunks": [Interval(Integral, 1, None, closed="left"), None],
+        "chunk_selection": [StrOptions(set(CHUNK_SELECTIONS))],
+        "revision": [str, None],
+        "local_files_only": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        model_name: str = _pretrained.DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        self.model_name = model_name
+        self.chunk_size = chunk_size
+        self.chunk_overlap = chunk_overlap
+        self.max_chunks = max_chunks
+        self.chunk_selection = chunk_selection
+        self.revision = revision
+        self.local_files_only = local_files_only
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike | None = None, y: object = None) -> Self:
+        """Load the tokenizer; nothing is learned from the texts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,), default=None
+            Texts; checked if given.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : TextChunker
+
+        Raises
+        ------
+        ValueError
+            If the chunks do not fit the encoder, the overlap does not fit the chunks, the
+            tokenizer cannot be loaded, or `X` is not an array of texts.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        if X is not None:
+            self._check_input(X)
+        self._load()
+        return self
+
+    def fit_transform(self, X: ArrayLike, y: object = None) -> NDArray[np.object_]:
+        """Load the tokenizer and cut texts into chunks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        documents : ndarray of shape (n_samples,), dtype object
+            As :meth:`transform` returns them.
+        """
+        return self.fit(None, y).transform(X)
+
+    def transform(self, X: ArrayLike) -> NDArray[np.object_]:
+        """Cut texts into chunks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str.
+
+        Returns
+        -------
+        documents : ndarray of shape (n_samples,), dtype object
+            One ChunkedDocument a text: ``token_ids``, ``spans`` (characters of each token),
+            ``n_tokens``, ``n_chunks`` and ``chunks()``. 12 bytes a token.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts; the message names the index.
+        """
+        check_is_fitted(self)
+        texts = self._check_input(X)
+        documents = np.empty(len(texts), dtype=object)
+        for start in range(0, len(texts), TOKENIZER_BATCH):
+            batch = texts[start : start + TOKENIZER_BATCH]
+            for offset, tokens in enumerate(_tokenize(self.tokenizer_, batch)):
+                documents[start + offset] = ChunkedDocument(tokens, self.layout_)
+        self._check_not_empty(documents)
+        return documents
+
+    def _check_input(self, X: ArrayLike) -> list[str]:
+        return check_texts(X)
+
+    def _load(self) -> None:
+        folder = _pretrained.find_folder(self.model_name, self.revision, self.local_files_only)
+        config = _pretrained.load_config(folder)
+        tokenizer = _pretrained.load_tokenizer(folder, config)
+        # A copy, because every call of transformers' own wrapper changes the shared backend.
+        serialized = tokenizer.backend_tokenizer.to_str()
+        backend = Tokenizer.from_str(serialized)
+        backend.no_truncation()
+        backend.no_padding()
+        prefix, suffix = _probe_special_tokens(backend, folder)
+        pad_id = tokenizer.pad_token_id
+        self.tokenizer_ = backend
+        self.chunk_size_ = self._resolve_chunk_size(_pretrained.encoder_limit(config))
+        self._check_overlap(len(prefix) + len(suffix))
+        self.layout_ = ChunkLayout(
+            chunk_size=self.chunk_size_,
+            chunk_overlap=int(self.chunk_overlap),
+            max_chunks=None if self.max_chunks is None else int(self.max_chunks),
+            chunk_selection=self.chunk_selection,
+            prefix=prefix,
+            suffix=suffix,
+            pad_id=pad_id if pad_id is not None else getattr(config, "pad_token_id", None) or 0,
+            tokenizer_hash=hashlib.sha256(backend.to_str().encode()).hexdigest(),
+        )
+
+    def _resolve_chunk_size(self, limit: int | None) -> int:
+        if self.chunk_size is None:
+            return min(limit or DEFAULT_CHUNK_SIZE, DEFAULT_CHUNK_SIZE)
+        if limit is not None and self.chunk_size > limit:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} is more than {self.model_name} can read: pass at "
+                f"most {limit} (special tokens included), or None."
+            )
+        return int(self.chunk_size)
+
+    def _check_overlap(self, n_special: int) -> None:
+        body_size = self.chunk_size_ - n_special
+        if body_size < 1:
+            raise ValueError(
+                f"chunk_size={self.chunk_size_} leaves no room for text beside {n_special} special "
+                f"tokens: pass at least {n_special + 1}."
+            )
+        if self.chunk_overlap >= body_size:
+            raise ValueError(
+                f"chunk_overlap={self.chunk_overlap} is too large: a chunk of {self.chunk_size_} "
+                f"tokens holds {body_size} of the text beside {n_special} special tokens, so "
+                f"chunk_overlap must be at most {body_size - 1}."
+            )
+
+    def _check_not_empty(self, documents: NDArray[np.object_]) -> None:
+        if self.layout_.prefix or self.layout_.suffix:
+            return
+        for index, document in enumerate(documents):
+            if document.n_tokens == 0:
+                raise ValueError(
+                    f"X at index {index} has no tokens, and this tokenizer adds no special ones: "
+                    f"drop the text."
+                )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[NDArray[np.int32]]:
+    """Yield the ids and character spans of each text, of shape (3, n_tokens)."""
+    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+        tokens = np.empty((3, len(encoding)), dtype=np.int32)
+        tokens[0] = encoding.ids
+        flat = chain.from_iterable(encoding.offsets)
+        tokens[1:] = np.fromiter(flat, np.int32, 2 * len(encoding)).reshape(-1, 2).T
+        yield tokens
+
+
+def _probe_special_tokens(
+    tokenizer: Tokenizer, folder: Path
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the special tokens that the tokenizer puts before and after a text."""
+    for word in PROBE_WORDS:
+        bare = tokenizer.encode(word, add_special_tokens=False).ids
+        full = tokenizer.encode(word, add_special_tokens=True).ids
+        for start in range(len(full) - len(bare) + 1):
+            if bare and full[start : start + len(bare)] == bare:
+                return tuple(full[:start]), tuple(full[start + len(bare) :])
+    raise ValueError(
+        f"The tokenizer in {folder} has no token for any of {PROBE_WORDS}, so its special tokens "
+        f"cannot be found: check that its vocabulary is complete."
+    )

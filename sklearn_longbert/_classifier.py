@@ -1,0 +1,345 @@
+"""LongBertClassifier: labels in, labels and probabilities out."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_softmax, softmax
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+from torch import Tensor, nn
+
+from sklearn_longbert import _pretrained
+from sklearn_longbert._base import BaseLongBert, with_shared_docs
+from sklearn_longbert._validation import check_labels
+
+CLASS_WEIGHT_DOC = """class_weight : dict, "balanced" or None, default=None
+        Weight of each class, multiplied with `sample_weight`. "balanced" weights classes
+        inversely to their share of the (weighted) training texts.
+    """
+
+
+@with_shared_docs(score_name="Accuracy", class_weight=CLASS_WEIGHT_DOC)
+class LongBertClassifier(ClassifierMixin, BaseLongBert):
+    """Classify texts of any length with a pretrained encoder.
+
+    A text is cut into chunks that the encoder can read, each chunk gets logits, and these
+    are pooled into the logits of the text. Training computes one cross-entropy a text from
+    its pooled logits, and back-propagates through all its chunks [1]_. Nothing is truncated
+    unless `max_chunks` is given.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    {attributes}
+
+    See Also
+    --------
+    LongBertRegressor : The same for numeric targets.
+    TextChunker : The first step alone, to be cached in a pipeline.
+
+    References
+    ----------
+    .. [1] J. Devlin, "Plans to support longer sequences?", google-research/bert issue 27,
+       2018.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import LongBertClassifier
+    >>> texts = ["A dull film. " * 300, "A lovely film. " * 300] * 4
+    >>> labels = ["bad", "good"] * 4
+    >>> classifier = LongBertClassifier(max_epochs=2, learning_rate=3e-4, random_state=0)
+    >>> classifier.fit(texts, labels).predict(["Lovely, lovely, lovely."])
+    array(['good'], dtype='<U4')
+    >>> classifier.n_chunks_
+    array([3, 3, 3, 3, 3, 3, 3, 3])
+    """
+
+    _parameter_constraints = {
+        **BaseLongBert._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+    _criterion = nn.CrossEntropyLoss
+    _check_targets = staticmethod(check_labels)
+
+    def __init__(
+        self,
+        model_name: str = _pretrained.DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        pooling: str = "mean",
+        token_pooling: str = "mean",
+        max_epochs: int = 3,
+        batch_size: int = 8,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        max_grad_norm: float | None = 1.0,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        micro_batch_tokens: int | str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        tol: float = 1e-4,
+        class_weight: dict[Any, float] | str | None = None,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        callbacks: list[Any] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            model_name,
+            chunk_size=chunk_size,
+            chunk_overlap=chunk_overlap,
+            max_chunks=max_chunks,
+            chunk_selection=chunk_selection,
+            pooling=pooling,
+            token_pooling=token_pooling,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_fraction=warmup_fraction,
+            max_grad_norm=max_grad_norm,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            micro_batch_tokens=micro_batch_tokens,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            device=device,
+            precision=precision,
+            callbacks=callbacks,
+            revision=revision,
+            local_files_only=local_files_only,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train the encoder and the head on labelled texts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
+            what TextChunker makes of them.
+        y : array-like of shape (n_samples,)
+            Labels of at least two classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text in the loss. A text of weight 0 is left out.
+        X_val, y_val : array-like of shape (n_validation_samples,), default=None
+            Texts and labels that are scored after each epoch; early stopping goes by them.
+
+        Returns
+        -------
+        self : LongBertClassifier
+
+        Raises
+        ------
+        ValueError
+            If texts, labels or parameters are not as described, the encoder cannot be
+            loaded, or training diverges.
+        TypeError
+            If `X` is no array-like of str.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        inputs, labels, weights = self._check_fit(X, y, sample_weight)
+        validation = self._check_validation(X_val, y_val)
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y has one class only, {classes.tolist()[0]!r}, where at least two are needed: "
+                f"check y, and that not all texts of the other classes have a weight of 0."
+            )
+        if not (self.warm_start and hasattr(self, "net_")):
+            self.classes_ = classes
+        elif not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"warm_start=True needs the same classes as the last fit, {self.classes_}, but y "
+                f"has {classes}: set warm_start=False, or use partial_fit."
+            )
+        weights = weights * self._class_weights(labels, weights)
+        if validation is not None:
+            validation = validation[0], self._encode_labels(validation[1], "y_val")
+        return self._fit(inputs, self._encode_labels(labels, "y"), weights, validation)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch, at a constant learning rate, on a part of the texts.
+
+        It goes on from the weights of the last `partial_fit` or `fit`. The parameters that
+        shape the network and the optimizer are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            Labels, all of them in `classes`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call only.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text in the loss.
+
+        Returns
+        -------
+        self : LongBertClassifier
+
+        Raises
+        ------
+        ValueError
+            As :meth:`fit`; and if `classes` is missing in the first call or differs from
+            it later, `early_stopping` is set, or `class_weight` is "balanced".
+        """
+        inputs, labels, weights = self._check_fit(X, y, sample_weight)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight="balanced" is not known from a part of the texts: pass the weights '
+                "as a dict."
+            )
+        _check_partial_fit_first_call(self, classes)
+        indices = self._encode_labels(labels, "y")
+        weights = weights * self._class_weights(labels, weights)
+        return self._partial_fit(inputs, indices, weights)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable label of each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Of the kind that fit was given.
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the probability of each class for each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes), dtype float32
+            In the order of `classes_`.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.column_stack([expit(-scores), expit(scores)])
+        return softmax(scores, axis=1)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the logarithm of the probability of each class for each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes), dtype float32
+            Finite also where the probability rounds to 0.
+        """
+        return log_softmax(self._predict_logits(X), axis=1)
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the pooled logits of each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,), dtype float32
+            With two classes the logit of the second less that of the first, so that a
+            positive value means ``classes_[1]``.
+        """
+        logits = self._predict_logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _class_weights(
+        self, labels: NDArray[Any], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        class_weight = self.class_weight
+        if class_weight == "balanced":
+            # of weighted counts, so that a weight of k is as good as k copies
+            counts = {label: weights[labels == label].sum() for label in np.unique(labels).tolist()}
+            class_weight = {
+                label: weights.sum() / (len(counts) * count) for label, count in counts.items()
+            }
+        return compute_sample_weight(class_weight, labels)
+
+    def _encode_labels(self, labels: NDArray[Any], name: str) -> NDArray[np.int64]:
+        index_of = {label: index for index, label in enumerate(self.classes_.tolist())}
+        indices = np.array([index_of.get(label, -1) for label in labels.tolist()], dtype=np.int64)
+        if (indices < 0).any():
+            unknown = int(np.flatnonzero(indices < 0)[0])
+            raise ValueError(
+                f"{name} at index {unknown} is {labels.tolist()[unknown]!r}, which is not among "
+                f"the classes {self.classes_.tolist()}."
+            )
+        return indices
+
+    @property
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def _encode_targets(self, y: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(y)
+
+    def _stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
+        return y
+
+    @staticmethod
+    def _score_logits(
+        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
+    ) -> float:
+        return accuracy_score(targets, logits.argmax(axis=1), sample_weight=weights)

@@ -1,0 +1,414 @@
+"""The skorch net: batches, training step, schedule, validation.
+
+One loss a document enters the mean of a batch, whatever its number of chunks. The net never
+sees text, and knows nothing of labels: the estimators translate.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+)
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from sklearn_longbert._batching import (
+    ChunkBatch,
+    DocumentDataset,
+    MicroBatch,
+    Targets,
+    document_loader,
+)
+from sklearn_longbert._network import LongBertNetwork
+from sklearn_longbert._pretrained import rebuild_encoder
+
+PREDICTION_BATCH = 256  # documents whose chunks are sorted by length together
+AUTO_MICRO_BATCH_TOKENS = {"cpu": 4096, "other": 32768}
+
+Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
+
+
+class StopTraining(Exception):
+    """Ends the epochs; skorch's own signal is KeyboardInterrupt, which is the user's."""
+
+
+def linear_schedule(step: int, n_warmup: int, n_steps: int) -> float:
+    """Factor of the learning rate at a step counted from 0: up to 1, then down, never 0."""
+    if step < n_warmup:
+        return (step + 1) / (n_warmup + 1)
+    return max(n_steps - step, 1) / max(n_steps - n_warmup, 1)
+
+
+class ValidationMonitor(Callback):
+    """Score held-out documents after each epoch; optionally stop, and keep the best weights.
+
+    Stopping follows scikit-learn's MLPClassifier: training ends when the score has not risen
+    by `tol` over the best one for more than `n_iter_no_change` epochs in a row.
+
+    Parameters
+    ----------
+    dataset : DocumentDataset
+    score : callable
+        (logits, targets, weights) to a float, the higher the better.
+    early_stopping : bool
+    n_iter_no_change : int
+    tol : float
+    """
+
+    def __init__(
+        self,
+        dataset: DocumentDataset,
+        score: Score,
+        early_stopping: bool,
+        n_iter_no_change: int,
+        tol: float,
+    ) -> None:
+        self.dataset = dataset
+        self.score = score
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+
+    def on_train_begin(self, net: "LongBertNet", X: Any = None, y: Any = None, **_: Any) -> None:
+        self.best_score_ = -np.inf
+        self.best_weights_: dict[str, Tensor] | None = None
+        self.n_without_gain_ = 0
+
+    def on_epoch_end(self, net: "LongBertNet", **_: Any) -> None:
+        logits = net.predict_logits(self.dataset)
+        targets, weights = self.dataset.targets, self.dataset.weights
+        losses = net.document_losses(torch.from_numpy(logits), targets)
+        net.history.record("valid_loss", float((losses * weights).sum() / weights.sum()))
+        score = float(self.score(logits, targets.numpy(), weights.numpy()))
+        net.history.record("valid_score", score)
+        if not self.early_stopping:
+            return
+        gained = score >= self.best_score_ + self.tol
+        self.n_without_gain_ = 0 if gained else self.n_without_gain_ + 1
+        if score > self.best_score_:
+            self.best_score_ = score
+            net.best_epoch_ = len(net.history)
+            self.best_weights_ = {
+                name: weight.detach().to("cpu", copy=True)
+                for name, weight in net.module_.state_dict().items()
+            }
+        if self.n_without_gain_ > self.n_iter_no_change:
+            raise StopTraining
+
+    def on_train_end(self, net: "LongBertNet", X: Any = None, y: Any = None, **_: Any) -> None:
+        if self.best_weights_ is not None:
+            net.module_.load_state_dict(self.best_weights_)
+        self.best_weights_ = None
+
+
+class ProgressBar(Callback):
+    """Advance a bar with each batch of training."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self.bar = bar
+
+    def on_batch_end(
+        self, net: "LongBertNet", batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        if training:
+            self.bar.set_postfix(loss=f"{kwargs['loss'].item():.3g}", refresh=False)
+            self.bar.update()
+
+
+class LongBertNet(NeuralNet):
+    """Trains and applies a :class:`LongBertNetwork`; takes datasets of chunked documents.
+
+    Parameters
+    ----------
+    module : callable
+        Makes the network; called once, when training begins.
+    criterion : type of nn.Module
+        A loss that takes (logits, targets); its ``reduction`` is set to "none".
+    weight_decay : float
+        Of AdamW; biases and norms, the parameters of one dimension, are spared.
+    warmup_fraction : float or None
+        Share of the steps in which the learning rate rises, before it falls linearly. None
+        keeps the learning rate constant.
+    max_grad_norm : float or None
+    micro_batch_tokens : int or "auto"
+        Most tokens, padding counted, in one encoder pass.
+    autocast : torch.dtype or None
+    seed : int
+        Of the head's first weights, dropout, the order of the documents and drawn chunks.
+    progress : bool
+        Whether to show a bar for training and for long predictions.
+    monitor : ValidationMonitor or None
+    **kwargs : dict
+        Of skorch.NeuralNet.
+    """
+
+    def __init__(
+        self,
+        module: Callable[[], LongBertNetwork],
+        criterion: type[nn.Module],
+        *,
+        weight_decay: float,
+        warmup_fraction: float | None,
+        max_grad_norm: float | None,
+        micro_batch_tokens: int | str,
+        autocast: torch.dtype | None,
+        seed: int,
+        progress: bool,
+        monitor: ValidationMonitor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            criterion,
+            criterion__reduction="none",
+            optimizer=torch.optim.AdamW,
+            train_split=None,
+            verbose=0,
+            **kwargs,
+        )
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
+        self.micro_batch_tokens = micro_batch_tokens
+        self.autocast = autocast
+        self.seed = seed
+        self.progress = progress
+        self.monitor = monitor
+
+    def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+        """Run `n_epochs` over the documents, going on from the present weights if there are any.
+
+        Raises
+        ------
+        ValueError
+            If the loss or a weight becomes infinite or NaN.
+        """
+        self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
+        with (
+            _own_random_state(self.seed, self.device),
+            tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as bar,
+        ):
+            self.bar_ = bar
+            if not self.initialized_:
+                self.initialize()
+            elif not hasattr(self, "optimizer_"):
+                self._initialize_callbacks()
+                self._initialize_optimizer()
+            self.notify("on_train_begin", X=dataset, y=None)
+            with suppress(StopTraining):
+                self.fit_loop(dataset, epochs=n_epochs)
+            self.notify("on_train_end", X=dataset, y=None)
+        del self.bar_
+        self._zero_grad_optimizer(set_to_none=True)
+        self._set_training(False)
+        for name, weight in self.module_.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise ValueError(self._diverged(f"Parameter {name}"))
+
+    def predict_logits(self, documents: NDArray[np.object_] | DocumentDataset) -> NDArray[Any]:
+        """Return the document logits, of shape (n_documents, n_outputs), in their order."""
+        is_dataset = isinstance(documents, DocumentDataset)
+        dataset = documents if is_dataset else DocumentDataset(documents)
+        batches = self.forward_iter(dataset)
+        n_batches = ceil(len(dataset) / PREDICTION_BATCH)
+        if self.progress and n_batches > 1:
+            batches = tqdm(batches, desc="predict", total=n_batches)
+        return torch.cat(list(batches)).numpy()
+
+    def drop_optimizer(self) -> None:
+        """Free the optimizer's state, twice the size of the weights, and what else trained."""
+        del self.optimizer_
+        self.callbacks = self.monitor = None
+        self.callbacks_ = []
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return one dict an epoch of what the estimators show as ``history_``."""
+        rows = []
+        for number, epoch in enumerate(self.history, start=1):
+            rates = [batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch]
+            rows.append(
+                {
+                    "epoch": number,
+                    "train_loss": float(epoch["train_loss"]),
+                    "learning_rate": float(rates[-1] if rates else self.lr),
+                    "seconds": float(epoch["dur"]),
+                    **{key: epoch[key] for key in ("valid_loss", "valid_score") if key in epoch},
+                }
+            )
+        return rows
+
+    # What follows overrides skorch's hooks.
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        callbacks = [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("gradient_clipping", GradientNormClipping(self.max_grad_norm)),
+            ("progress_bar", ProgressBar(self.bar_)),
+        ]
+        if self.warmup_fraction is not None:
+            factor = partial(
+                linear_schedule,
+                n_warmup=ceil(self.warmup_fraction * self.n_steps_),
+                n_steps=self.n_steps_,
+            )
+            schedule = LRScheduler(
+                LambdaLR, lr_lambda=factor, step_every="batch", event_name="learning_rate"
+            )
+            callbacks.append(("schedule", schedule))
+        if self.monitor is not None:
+            callbacks.append(("validation", self.monitor))
+        return callbacks
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
+        weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
+        groups = [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer_ = self.optimizer(groups, lr=self.lr)
+        return self
+
+    def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
+        if training:
+            return document_loader(dataset, self.batch_size, self.seed)
+        return document_loader(dataset, PREDICTION_BATCH)
+
+    def infer(self, x: ChunkBatch, **_: Any) -> Tensor:
+        """Return the document logits of a batch: the one place where order is restored."""
+        max_tokens = self.micro_batch_tokens
+        if max_tokens == "auto":
+            kind = torch.device(self.device).type
+            max_tokens = AUTO_MICRO_BATCH_TOKENS.get(kind, AUTO_MICRO_BATCH_TOKENS["other"])
+        parts = [self._encode(micro_batch) for micro_batch in x.micro_batches(max_tokens)]
+        embeddings = torch.cat(parts)  # (n_chunks, hidden_size), longest chunk first
+        rank = torch.from_numpy(np.argsort(x.row_order)).to(embeddings.device)
+        return self.module_.head_and_pool(embeddings[rank], x.chunk_counts)
+
+    def _encode(self, micro_batch: MicroBatch) -> Tensor:
+        device = torch.device(self.device)
+        enabled = self.autocast is not None
+        with torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
+            return self.module_.encode(
+                micro_batch.input_ids.to(device), micro_batch.attention_mask.to(device)
+            )
+
+    def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each document, of shape (n_documents,)."""
+        if targets.is_floating_point():
+            targets = targets.to(logits.dtype)
+        losses = self.criterion_(logits, targets.to(logits.device))
+        return losses.reshape(len(losses), -1).mean(1)
+
+    def get_loss(
+        self, y_pred: Tensor, y_true: Targets, X: ChunkBatch | None = None, training: bool = False
+    ) -> Tensor:
+        targets, weights = y_true
+        losses = self.document_losses(y_pred, targets)
+        loss = (losses * weights.to(losses.dtype).to(losses.device)).mean()
+        if not torch.isfinite(loss):
+            raise ValueError(self._diverged("The loss"))
+        return loss
+
+    def _diverged(self, what: str) -> str:
+        cure = f"lower learning_rate (it is {self.lr:g})"
+        if self.max_grad_norm is None:
+            cure += ", clip gradients with max_grad_norm=1.0"
+        if self.autocast is not None:
+            cure += ", or compute in precision='float32'"
+        return f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}."
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        getattr(self, method_name)(self, **kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt:
+                # skorch's EarlyStopping asks to stop in the way that a user at the keyboard does
+                if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
+                    raise StopTraining from None
+                raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
+        transient = ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor")
+        state = {name: value for name, value in vars(self).items() if name not in transient}
+        state["network_"] = network_state(self.module_)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network = network_from_state(state.pop("network_"))
+        vars(self).update(state, module=None, callbacks=None, callbacks_=[], monitor=None)
+        vars(self)["_optimizers"] = []
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            self.device = "cpu"
+        vars(self)["module_"] = network.to(self.device).eval()
+
+
+def network_state(network: LongBertNetwork) -> dict[str, Any]:
+    """Return what :func:`network_from_state` needs to make an equal network."""
+    return {
+        "config": network.encoder.config,
+        "settings": {
+            "n_outputs": network.head.out_features,
+            "pooling": network.pooling,
+            "token_pooling": network.token_pooling,
+            "dropout": network.dropout.p,
+        },
+        "weights": {
+            name: weight.detach().cpu().numpy() for name, weight in network.state_dict().items()
+        },
+    }
+
+
+def network_from_state(
+    state: dict[str, Any], encoder_dropouts: tuple[float, float] | None = None, **settings: Any
+) -> LongBertNetwork:
+    """Make a network from its state, on the CPU, asking nobody for weights.
+
+    Parameters
+    ----------
+    state : dict
+        As :func:`network_state` returns it.
+    encoder_dropouts : tuple of float, default=None
+        New dropout and attention_dropout of the encoder.
+    **settings : Any
+        New settings of the network: pooling, token_pooling, dropout.
+    """
+    weights = {name: torch.tensor(weight) for name, weight in state["weights"].items()}
+    encoder = rebuild_encoder(state["config"], encoder_dropouts)
+    encoder.to(next(iter(weights.values())).dtype)
+    with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
+        network = LongBertNetwork(encoder, **{**state["settings"], **settings})
+    network.load_state_dict(weights)
+    return network
+
+
+@contextmanager
+def _own_random_state(seed: int, device: str) -> Iterator[None]:
+    """Seed the generators that training draws from, and restore the caller's afterwards."""
+    place = torch.device(device)
+    gpus = []
+    if place.type == "cuda":
+        gpus = [torch.cuda.current_device() if place.index is None else place.index]
+    with torch.random.fork_rng(devices=gpus):
+        # not torch.manual_seed, which seeds every device and would leave the others changed
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
+        yield

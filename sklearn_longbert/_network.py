@@ -1,0 +1,70 @@
+"""The network: encoder, token pooling, head, pooling.
+
+Its two halves, :meth:`LongBertNetwork.encode` and :meth:`LongBertNetwork.head_and_pool`, meet
+at the chunk embeddings: whatever groups chunks into micro-batches does so between them.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
+
+
+class LongBertNetwork(nn.Module):
+    """Score every chunk and pool the chunk logits into one vector of logits a document.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        A transformers encoder.
+    n_outputs : int
+        Logits of a document.
+    pooling : {"mean", "max"}
+        Chunk logits to document logits.
+    token_pooling : {"mean", "cls"}
+        Hidden states to chunk embedding.
+    dropout : float
+        Probability with which the head's inputs are dropped in training.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, n_outputs: int, pooling: str, token_pooling: str, dropout: float
+    ) -> None:
+        super().__init__()
+        config = encoder.config
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(
+            config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype
+        )
+        nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(self.head.bias)
+        self.pooling = pooling
+        self.token_pooling = token_pooling
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the chunk embeddings, of shape (n_rows, hidden_size).
+
+        Parameters
+        ----------
+        input_ids, attention_mask : Tensor of shape (n_rows, length)
+        """
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        hidden_states = output.last_hidden_state  # (n_rows, length, hidden_size)
+        embeddings = TOKEN_POOLINGS[self.token_pooling](
+            hidden_states.to(self.head.weight.dtype), attention_mask
+        )
+        return embeddings  # (n_rows, hidden_size)
+
+    def head_and_pool(self, embeddings: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+        """Return the document logits, of shape (n_documents, n_outputs).
+
+        Parameters
+        ----------
+        embeddings : Tensor of shape (n_chunks, hidden_size)
+            In the order of the documents.
+        chunk_counts : sequence of int, of length n_documents
+        """
+        chunk_logits = self.head(self.dropout(embeddings))  # (n_chunks, n_outputs)
+        return pool_documents(chunk_logits, chunk_counts, self.pooling)

@@ -1,0 +1,158 @@
+"""LongBertRegressor: numbers in, numbers out, in the caller's unit."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from torch import Tensor, nn
+
+from sklearn_longbert._base import BaseLongBert, with_shared_docs
+from sklearn_longbert._validation import check_values
+
+
+@with_shared_docs(score_name="The coefficient of determination", class_weight="")
+class LongBertRegressor(RegressorMixin, BaseLongBert):
+    """Predict a number from texts of any length with a pretrained encoder.
+
+    As :class:`LongBertClassifier`, with one output and the squared error as loss. Targets are
+    standardised for training, and predictions are returned in the caller's unit.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    LongBertClassifier : The same for labels.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import LongBertRegressor
+    >>> texts = ["A dull film. " * 300, "A lovely film. " * 300] * 4
+    >>> stars = [1.0, 5.0] * 4
+    >>> regressor = LongBertRegressor(max_epochs=2, learning_rate=3e-4, random_state=0)
+    >>> dull, lovely = regressor.fit(texts, stars).predict(["Dull, dull.", "Lovely, lovely."])
+    >>> bool(dull < lovely)
+    True
+    """
+
+    _criterion = nn.MSELoss
+    _check_targets = staticmethod(check_values)
+    _n_outputs = 1
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train the encoder and the head on texts with numeric targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
+            what TextChunker makes of them.
+        y : array-like of shape (n_samples,)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text in the loss. A text of weight 0 is left out.
+        X_val, y_val : array-like of shape (n_validation_samples,), default=None
+            Texts and targets that are scored after each epoch; early stopping goes by them.
+
+        Returns
+        -------
+        self : LongBertRegressor
+
+        Raises
+        ------
+        ValueError
+            If texts, targets or parameters are not as described, the encoder cannot be
+            loaded, or training diverges.
+        TypeError
+            If `X` is no array-like of str.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        inputs, values, weights = self._check_fit(X, y, sample_weight)
+        if not (self.warm_start and hasattr(self, "net_")):
+            self._set_unit(values, weights)
+        validation = self._check_validation(X_val, y_val)
+        return self._fit(inputs, values, weights, validation)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch, at a constant learning rate, on a part of the texts.
+
+        It goes on from the weights of the last `partial_fit` or `fit`. The parameters that
+        shape the network and the optimizer, and the mean and spread by which targets are
+        standardised, are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, as in :meth:`fit`.
+        y : array-like of shape (n_samples,)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each text in the loss.
+
+        Returns
+        -------
+        self : LongBertRegressor
+
+        Raises
+        ------
+        ValueError
+            As :meth:`fit`, and if `early_stopping` is set.
+        """
+        inputs, values, weights = self._check_fit(X, y, sample_weight)
+        if not hasattr(self, "net_"):
+            self._set_unit(values, weights)
+        return self._partial_fit(inputs, values, weights)
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the predicted target of each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples,), dtype float32
+            In the unit of the targets of fit.
+        """
+        standardised = self._predict_logits(X)[:, 0].astype(np.float64)
+        return (standardised * self._spread + self._mean).astype(np.float32)
+
+    def _set_unit(self, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
+        self._mean = np.average(values, weights=weights)
+        spread = np.sqrt(np.average((values - self._mean) ** 2, weights=weights))
+        self._spread = spread if spread > 0 else 1.0
+
+    def _encode_targets(self, y: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy((y - self._mean) / self._spread).unsqueeze(1)  # (n_samples, 1)
+
+    def _stratify(self, y: NDArray[np.float64]) -> None:
+        return None
+
+    @staticmethod
+    def _score_logits(
+        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
+    ) -> float:
+        return r2_score(targets, logits, sample_weight=weights)

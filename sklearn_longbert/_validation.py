@@ -1,0 +1,208 @@
+"""Check texts, targets and weights as they come from the caller.
+
+Every error says what was found, at which index, and what to do about it.
+"""
+
+import numbers
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    column_or_1d,
+)
+
+ACCEPTED = "a list, tuple, NumPy array, or pandas, polars or pyarrow column of str"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's or PyArrow's null."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, numbers.Real) and bool(np.isnan(float(value)))
+
+
+def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
+    """Return any accepted container as an object array of shape (n_samples,).
+
+    The elements are left as they are. A data frame or table must have one column.
+    """
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
+            f"for one text, pass it in a list, [{name}]."
+        )
+    if isinstance(X, dict | set | frozenset) or not (
+        hasattr(X, "__len__") or hasattr(X, "__array__")
+    ):
+        raise TypeError(
+            f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
+            f"pass list({name}) if its elements are the texts."
+        )
+    column = check_array(
+        X,
+        dtype=object,
+        ensure_2d=False,
+        allow_nd=True,
+        ensure_all_finite=False,
+        ensure_min_samples=0,
+        input_name=name,
+    )
+    if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
+        column = np.where(X.mask, None, column)
+    is_frame = hasattr(X, "columns")
+    if is_frame and column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1:
+        cure = (
+            "select the column that holds the texts"
+            if is_frame
+            else f"pass the column that holds the texts, such as {name}[:, 0]"
+        )
+        raise ValueError(
+            f"{name} has shape {column.shape} where {ACCEPTED}, of shape (n_samples,), is "
+            f"expected: {cure}."
+        )
+    if len(column) == 0:
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required: "
+            f"{name} is empty, pass at least one text."
+        )
+    return column
+
+
+def check_texts(X: Any, name: str = "X") -> list[str]:
+    """Return `X` as a list of str, or say which element is not a text.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples,)
+        A list, tuple, NumPy array (object, str, StringDType), pandas or polars Series,
+        pyarrow array, or a frame with one column.
+    name : str, default="X"
+        What the error messages call it.
+
+    Returns
+    -------
+    texts : list of str
+
+    Raises
+    ------
+    ValueError
+        If `X` is empty, a single text or not one-dimensional, or if an element is missing
+        or cannot be encoded in UTF-8.
+    TypeError
+        If `X` is no such container, or an element is not a str.
+    """
+    texts = as_column(X, name).tolist()
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            _raise_not_a_text(text, index, name)
+        if not text.isascii():
+            _check_encodable(text, index, name)
+        if type(text) is not str:
+            texts[index] = str(text)
+    return texts
+
+
+def _raise_not_a_text(value: Any, index: int, name: str) -> None:
+    where = f"{name} at index {index} is"
+    if is_missing(value):
+        raise ValueError(
+            f"{where} missing ({value!r}) where a str is expected: drop the row, or put an "
+            f'empty text "" in its place.'
+        )
+    if isinstance(value, bytes):
+        raise TypeError(f'{where} bytes where a str is expected: decode it, .decode("utf-8").')
+    raise TypeError(
+        f"{where} of type {type(value).__name__} where a str is expected: {name} must be "
+        f"{ACCEPTED}."
+    )
+
+
+def _check_encodable(text: str, index: int, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} at index {index} has a lone surrogate, {text[error.start]!r}, at character "
+            f"{error.start}, which is not valid Unicode: replace it, "
+            f'text.encode("utf-8", "replace").decode("utf-8").'
+        ) from error
+
+
+def check_labels(y: ArrayLike | None, name: str = "y") -> NDArray[Any]:
+    """Return class labels as an array of shape (n_samples,).
+
+    Raises
+    ------
+    ValueError
+        If `y` is None, has more than one column, a missing label, or continuous values.
+    """
+    if y is None:
+        raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
+    labels = column_or_1d(y, warn=True)
+    _check_no_missing(labels, name)
+    check_classification_targets(labels)
+    return labels
+
+
+def check_values(y: ArrayLike | None, name: str = "y") -> NDArray[np.float64]:
+    """Return regression targets as a float64 array of shape (n_samples,).
+
+    Raises
+    ------
+    ValueError
+        If `y` is None, has more than one column, or a value that is missing, infinite or
+        not a number.
+    """
+    if y is None:
+        raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
+    values = column_or_1d(y, warn=True)
+    _check_no_missing(values, name)
+    return check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+
+
+def _check_no_missing(targets: NDArray[Any], name: str) -> None:
+    if targets.dtype.kind in "biuSU":
+        return
+    for index, target in enumerate(targets.tolist()):
+        if is_missing(target):
+            raise ValueError(
+                f"Input {name} contains NaN or another missing value, {target!r}, at index "
+                f"{index}: drop the row, or give it a value."
+            )
+
+
+def check_weights(
+    sample_weight: ArrayLike | None, documents: NDArray[np.object_]
+) -> NDArray[np.float64]:
+    """Return the weight of every text, ones where `sample_weight` is None.
+
+    Raises
+    ------
+    ValueError
+        If a weight is missing, infinite or negative, all are zero, or there is not one
+        weight a text.
+    """
+    weights = _check_sample_weight(
+        sample_weight, documents, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weights.any():
+        raise ValueError("All sample_weight are zero: at least one text needs a weight above 0.")
+    return weights
+
+
+__all__ = [
+    "as_column",
+    "check_consistent_length",
+    "check_labels",
+    "check_texts",
+    "check_values",
+    "check_weights",
+    "is_missing",
+]
