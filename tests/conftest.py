@@ -1,0 +1,67 @@
+"""Fixtures: tiny random encoders built on the spot, the real MiniLM, real texts."""
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import save_tiny_encoder
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+from _data import load_bbc_news  # noqa: E402
+
+torch.set_num_threads(1)  # two threads on a busy machine with two cores wait for each other
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs without a network: a connection attempt is an error of its own."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("tests have no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return a function from an architecture's name to the folder of a tiny random encoder."""
+    folders: dict[str, str] = {}
+
+    def build(architecture: str) -> str:
+        if architecture not in folders:
+            folder = tmp_path_factory.mktemp(architecture)
+            folders[architecture] = str(save_tiny_encoder(architecture, folder))
+        return folders[architecture]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny_encoder: Callable[[str], str]) -> str:
+    return tiny_encoder("bert")
+
+
+@pytest.fixture(scope="session")
+def bbc_news() -> tuple[np.ndarray, np.ndarray]:
+    """All texts and class names of BBC news, in a fixed random order."""
+    texts, labels = load_bbc_news()
+    order = np.random.RandomState(0).permutation(len(texts))
+    return texts[order], labels[order]
+
+
+@pytest.fixture
+def toy() -> tuple[list[str], list[str]]:
+    """Texts of one to several chunks for a tiny encoder, told apart by one word."""
+    rng = np.random.RandomState(0)
+    words = "the quick brown fox jumps over lazy dog and runs away news story time".split()
+    texts, labels = [], []
+    for index in range(12):
+        label = ("bad", "good")[index % 2]
+        body = list(rng.choice(words, size=rng.randint(3, 120)))
+        texts.append(" ".join(body + [label] * (1 + len(body) // 4)))
+        labels.append(label)
+    return texts, labels
