@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -214,22 +214,16 @@ class BaseLongBert(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    # What the subclasses add: the loss, the outputs of the head, how targets are checked and
-    # become tensors, what a split is stratified by, and how validation texts are scored.
+    # What the subclasses add: the loss, how targets are checked and become tensors, and how
+    # validation texts are scored.
     _criterion: type[nn.Module]
-    _n_outputs: int
     _check_targets: Callable[..., NDArray[Any]]
 
     def _encode_targets(self, y: NDArray[Any]) -> Tensor:
         raise NotImplementedError
 
-    def _stratify(self, y: NDArray[Any]) -> NDArray[Any] | None:
-        raise NotImplementedError
-
     @staticmethod
-    def _score_logits(
-        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
-    ) -> float:
+    def _score_logits(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
         raise NotImplementedError
 
     @property
@@ -329,9 +323,7 @@ class BaseLongBert(BaseEstimator):
         self.n_chunks_ = np.array([document.n_chunks for document in documents])
         return self
 
-    def _partial_fit(
-        self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]
-    ) -> Self:
+    def _partial_fit(self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]) -> Self:
         """Run one epoch at the full learning rate, going on from the present weights."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
@@ -360,7 +352,7 @@ class BaseLongBert(BaseEstimator):
         parts = train_test_split(
             np.arange(len(dataset)),
             test_size=self.validation_fraction,
-            stratify=self._stratify(y),
+            stratify=y if is_classifier(self) else None,
             random_state=self._draw_seed(),
         )
         training, held_out = (
@@ -412,7 +404,7 @@ class BaseLongBert(BaseEstimator):
     def _network_factory(self, previous: LongBertNet | None) -> Callable[[], LongBertNetwork]:
         """Return a function, because skorch would train a network itself on and on."""
         dropouts = (self.dropout, self.attention_dropout)
-        settings = {
+        settings: dict[str, Any] = {
             "pooling": self.pooling,
             "token_pooling": self.token_pooling,
             "dropout": self.dropout,
@@ -426,12 +418,12 @@ class BaseLongBert(BaseEstimator):
             state = network_state(previous.module_)
             return partial(network_from_state, state, dropouts, **settings)
 
+        n_outputs = len(self.classes_) if is_classifier(self) else 1
+
         def make_network() -> LongBertNetwork:
-            folder = _pretrained.find_folder(
-                self.model_name, self.revision, self.local_files_only
-            )
+            folder = _pretrained.find_folder(self.model_name, self.revision, self.local_files_only)
             encoder = self._load_encoder(folder, dropouts)
-            return LongBertNetwork(encoder, n_outputs=self._n_outputs, **settings)
+            return LongBertNetwork(encoder, n_outputs=n_outputs, **settings)
 
         return make_network
 

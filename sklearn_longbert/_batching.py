@@ -133,7 +133,7 @@ class Collate:
 
 def document_loader(
     dataset: DocumentDataset, batch_size: int, seed: int | None = None
-) -> DataLoader[tuple[ChunkBatch, Targets]]:
+) -> DataLoader[tuple[ChunkedDocument, Tensor, Tensor]]:
     """Return batches of `batch_size` documents: in order, or shuffled if there is a seed."""
     # Its own generator also in prediction: a DataLoader without one draws from torch's global.
     generator = torch.Generator().manual_seed(seed or 0)

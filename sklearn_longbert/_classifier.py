@@ -328,18 +328,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             )
         return indices
 
-    @property
-    def _n_outputs(self) -> int:
-        return len(self.classes_)
-
     def _encode_targets(self, y: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(y)
 
-    def _stratify(self, y: NDArray[np.int64]) -> NDArray[np.int64]:
-        return y
-
     @staticmethod
-    def _score_logits(
-        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
-    ) -> float:
+    def _score_logits(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
         return accuracy_score(targets, logits.argmax(axis=1), sample_weight=weights)

@@ -42,7 +42,7 @@ AUTO_MICRO_BATCH_TOKENS = {"cpu": 4096, "other": 32768}
 Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
 
 
-class StopTraining(Exception):
+class StopTraining(Exception):  # noqa: N818 - a signal like StopIteration, not an error
     """Ends the epochs; skorch's own signal is KeyboardInterrupt, which is the user's."""
 
 
@@ -221,8 +221,9 @@ class LongBertNet(NeuralNet):
 
     def predict_logits(self, documents: NDArray[np.object_] | DocumentDataset) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""
-        is_dataset = isinstance(documents, DocumentDataset)
-        dataset = documents if is_dataset else DocumentDataset(documents)
+        dataset = documents
+        if not isinstance(dataset, DocumentDataset):
+            dataset = DocumentDataset(dataset)
         batches = self.forward_iter(dataset)
         n_batches = ceil(len(dataset) / PREDICTION_BATCH)
         if self.progress and n_batches > 1:
@@ -233,13 +234,15 @@ class LongBertNet(NeuralNet):
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
         del self.optimizer_
         self.callbacks = self.monitor = None
-        self.callbacks_ = []
+        self.callbacks_: list[tuple[str, Callback]] = []
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return one dict an epoch of what the estimators show as ``history_``."""
         rows = []
         for number, epoch in enumerate(self.history, start=1):
-            rates = [batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch]
+            rates = [
+                batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch
+            ]
             rows.append(
                 {
                     "epoch": number,
@@ -291,11 +294,10 @@ class LongBertNet(NeuralNet):
 
     def infer(self, x: ChunkBatch, **_: Any) -> Tensor:
         """Return the document logits of a batch: the one place where order is restored."""
-        max_tokens = self.micro_batch_tokens
-        if max_tokens == "auto":
-            kind = torch.device(self.device).type
-            max_tokens = AUTO_MICRO_BATCH_TOKENS.get(kind, AUTO_MICRO_BATCH_TOKENS["other"])
-        parts = [self._encode(micro_batch) for micro_batch in x.micro_batches(max_tokens)]
+        micro_batches = x.micro_batches(
+            resolve_micro_batch_tokens(self.micro_batch_tokens, self.device)
+        )
+        parts = [self._encode(micro_batch) for micro_batch in micro_batches]
         embeddings = torch.cat(parts)  # (n_chunks, hidden_size), longest chunk first
         rank = torch.from_numpy(np.argsort(x.row_order)).to(embeddings.device)
         return self.module_.head_and_pool(embeddings[rank], x.chunk_counts)
@@ -353,11 +355,26 @@ class LongBertNet(NeuralNet):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = network_from_state(state.pop("network_"))
-        vars(self).update(state, module=None, callbacks=None, callbacks_=[], monitor=None)
-        vars(self)["_optimizers"] = []
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            self.device = "cpu"
-        vars(self)["module_"] = network.to(self.device).eval()
+        device = torch.device(state["device"])
+        if device.type == "cuda" and not torch.cuda.is_available():
+            state["device"] = "cpu"
+        self.__dict__.update(
+            state,
+            module=None,
+            module_=network.to(state["device"]).eval(),
+            callbacks=None,
+            callbacks_=[],
+            monitor=None,
+            _optimizers=[],
+        )
+
+
+def resolve_micro_batch_tokens(micro_batch_tokens: int | str, device: str) -> int:
+    """Return the number that "auto" stands for on this device, any other as it is."""
+    if isinstance(micro_batch_tokens, str):
+        kind = torch.device(device).type
+        return AUTO_MICRO_BATCH_TOKENS.get(kind, AUTO_MICRO_BATCH_TOKENS["other"])
+    return micro_batch_tokens
 
 
 def network_state(network: LongBertNetwork) -> dict[str, Any]:

@@ -7,6 +7,7 @@ at the chunk embeddings: whatever groups chunks into micro-batches does so betwe
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
 
@@ -16,8 +17,7 @@ class LongBertNetwork(nn.Module):
 
     Parameters
     ----------
-    encoder : nn.Module
-        A transformers encoder.
+    encoder : transformers.PreTrainedModel
     n_outputs : int
         Logits of a document.
     pooling : {"mean", "max"}
@@ -29,15 +29,18 @@ class LongBertNetwork(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, n_outputs: int, pooling: str, token_pooling: str, dropout: float
+        self,
+        encoder: PreTrainedModel,
+        n_outputs: int,
+        pooling: str,
+        token_pooling: str,
+        dropout: float,
     ) -> None:
         super().__init__()
         config = encoder.config
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(
-            config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype
-        )
+        self.head = nn.Linear(config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype)
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.head.bias)
         self.pooling = pooling
@@ -52,10 +55,8 @@ class LongBertNetwork(nn.Module):
         """
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         hidden_states = output.last_hidden_state  # (n_rows, length, hidden_size)
-        embeddings = TOKEN_POOLINGS[self.token_pooling](
-            hidden_states.to(self.head.weight.dtype), attention_mask
-        )
-        return embeddings  # (n_rows, hidden_size)
+        hidden_states = hidden_states.to(self.head.weight.dtype)  # autocast may have narrowed it
+        return TOKEN_POOLINGS[self.token_pooling](hidden_states, attention_mask)
 
     def head_and_pool(self, embeddings: Tensor, chunk_counts: Sequence[int]) -> Tensor:
         """Return the document logits, of shape (n_documents, n_outputs).

@@ -31,7 +31,7 @@ from huggingface_hub.utils import (
     enable_progress_bars,
 )
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
@@ -166,9 +166,7 @@ def _download(model_name: str, revision: str | None) -> Path:
         safetensors = [name for name in names if name.endswith(".safetensors")]
         wanted += safetensors or [name for name in names if name.endswith(".bin")]
         return Path(
-            huggingface_hub.snapshot_download(
-                model_name, revision=revision, allow_patterns=wanted
-            )
+            huggingface_hub.snapshot_download(model_name, revision=revision, allow_patterns=wanted)
         )
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
         raise OSError(
@@ -320,7 +318,7 @@ def set_dropout(config: Any, dropout: float, attention_dropout: float) -> Any:
     return config
 
 
-def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> nn.Module:
+def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreTrainedModel:
     """Return the encoder with its weights in float32, without a pooler.
 
     Raises
@@ -353,7 +351,7 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> nn.M
     return encoder
 
 
-def _check_complete(encoder: nn.Module, missing_keys: set[str], folder: Path) -> None:
+def _check_complete(encoder: PreTrainedModel, missing_keys: set[str], folder: Path) -> None:
     parameters = {name for name, _ in encoder.named_parameters()}
     missing = sorted(parameters & set(missing_keys))
     if 2 * len(missing) > len(parameters):
@@ -372,7 +370,7 @@ def _check_complete(encoder: nn.Module, missing_keys: set[str], folder: Path) ->
         )
 
 
-def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) -> nn.Module:
+def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) -> PreTrainedModel:
     """Return an encoder of this config without weights of its own: the caller loads them.
 
     Parameters
@@ -388,7 +386,7 @@ def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) ->
     return _without_pooler(encoder)
 
 
-def _without_pooler(encoder: nn.Module) -> nn.Module:
+def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
     """Drop the layer above the hidden states: it costs memory and would never get a gradient."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None

@@ -45,7 +45,6 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
 
     _criterion = nn.MSELoss
     _check_targets = staticmethod(check_values)
-    _n_outputs = 1
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -148,11 +147,6 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     def _encode_targets(self, y: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((y - self._mean) / self._spread).unsqueeze(1)  # (n_samples, 1)
 
-    def _stratify(self, y: NDArray[np.float64]) -> None:
-        return None
-
     @staticmethod
-    def _score_logits(
-        logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]
-    ) -> float:
+    def _score_logits(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
         return r2_score(targets, logits, sample_weight=weights)

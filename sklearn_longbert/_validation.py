@@ -4,6 +4,7 @@ Every error says what was found, at which index, and what to do about it.
 """
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def _check_no_missing(targets: NDArray[Any], name: str) -> None:
 
 
 def check_weights(
-    sample_weight: ArrayLike | None, documents: NDArray[np.object_]
+    sample_weight: ArrayLike | None, texts: Sequence[Any] | NDArray[Any]
 ) -> NDArray[np.float64]:
     """Return the weight of every text, ones where `sample_weight` is None.
 
@@ -189,9 +190,7 @@ def check_weights(
         If a weight is missing, infinite or negative, all are zero, or there is not one
         weight a text.
     """
-    weights = _check_sample_weight(
-        sample_weight, documents, dtype=np.float64, ensure_non_negative=True
-    )
+    weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise ValueError("All sample_weight are zero: at least one text needs a weight above 0.")
     return weights

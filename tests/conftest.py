@@ -11,7 +11,7 @@ import torch
 from tiny import save_tiny_encoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from _data import load_bbc_news  # noqa: E402
+from _data import load_bbc_news
 
 torch.set_num_threads(1)  # two threads on a busy machine with two cores wait for each other
 
@@ -57,7 +57,7 @@ def bbc_news() -> tuple[np.ndarray, np.ndarray]:
 def toy() -> tuple[list[str], list[str]]:
     """Texts of one to several chunks for a tiny encoder, told apart by one word."""
     rng = np.random.RandomState(0)
-    words = "the quick brown fox jumps over lazy dog and runs away news story time".split()
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "news", "story"]
     texts, labels = [], []
     for index in range(12):
         label = ("bad", "good")[index % 2]

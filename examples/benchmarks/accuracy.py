@@ -25,7 +25,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from _data import load_bbc_news  # noqa: E402
+from _data import load_bbc_news
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 5e-5  # LongBertClassifier's defaults, given to both
 N_TEST = 400
@@ -92,13 +92,22 @@ def main():
     options = parser.parse_args()
 
     columns = ["method", "n_train", "seed", "accuracy", "seconds"]
-    done = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame([], columns=columns)
+    done = (
+        pd.read_csv(options.output)
+        if options.output.exists()
+        else pd.DataFrame([], columns=columns)
+    )
     finished = set(zip(done["method"], done["n_train"], done["seed"], strict=True))
     texts, labels = load_bbc_news()
     for seed in range(options.seeds):
         for n_train in options.sizes:
             X_train, X_test, y_train, y_test = train_test_split(
-                texts, labels, train_size=n_train, test_size=N_TEST, stratify=labels, random_state=seed
+                texts,
+                labels,
+                train_size=n_train,
+                test_size=N_TEST,
+                stratify=labels,
+                random_state=seed,
             )
             for method in options.methods:
                 if (method, n_train, seed) in finished:
