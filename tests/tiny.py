@@ -1,5 +1,6 @@
 """Build tiny random encoders, each with its own kind of tokenizer, and save them to a folder."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,6 @@ def _byte_pairs(special_tokens: list[str]) -> tuple[dict[str, int], list[tuple[s
         show_progress=False,
     )
     tokenizer = _pieces(trainer, models.BPE(), byte_level=True)
-    import json
-
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
@@ -113,7 +112,13 @@ def modernbert_tokenizer() -> Any:
     )
 
 
-SIZE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+# Weights ten times as large as usual, so that every token tells on every hidden state.
+SIZE = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.2,
+}
 
 
 def _config(name: str, n_layers: int, **kwargs: Any) -> Any:
@@ -128,6 +133,7 @@ def _distilbert(vocab_size: int, pad_token_id: int) -> Any:
         n_heads=2,
         hidden_dim=32,
         n_layers=2,
+        initializer_range=0.2,
         max_position_embeddings=64,
     )
 
