@@ -82,7 +82,7 @@ PARAMETERS = """model_name : str, default="sentence-transformers/all-MiniLM-L6-v
         What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
         hardware multiplies it natively. Weights and the head stay float32.
     callbacks : list, default=None
-        skorch callbacks, run inside the fit. They are cloned.
+        Callbacks of skorch, run inside the fit. Each fit uses clones of them.
     revision : str, default=None
         Branch, tag or commit of `model_name` on the Hub.
     local_files_only : bool, default=False
@@ -271,12 +271,17 @@ class BaseLongBert(BaseEstimator):
                         f"{type(self).__name__}."
                     )
                 settings[name] = cut
-        return TextChunker(
+        chunker = TextChunker(
             self.model_name,
             revision=self.revision,
             local_files_only=self.local_files_only,
             **settings,
-        ).fit()
+        )
+        if self.warm_start and hasattr(self, "net_"):
+            ours = self.chunker_
+            # The old one, because what was unpickled goes on where the folder does not exist.
+            return ours if chunker.get_params() == ours.get_params() else chunker.fit()
+        return chunker.fit()
 
     def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
         if not isinstance(inputs[0], ChunkedDocument):
@@ -335,6 +340,7 @@ class BaseLongBert(BaseEstimator):
         if hasattr(self, "net_"):
             net = self.net_
             net.warmup_fraction, net.seed = None, self._draw_seed()
+            net.callbacks = clone(self.callbacks, safe=False)
         else:
             net = self._make_net(training, chunker, None, None, warmup_fraction=None)
         net.train(training, 1)
@@ -435,7 +441,7 @@ class BaseLongBert(BaseEstimator):
         self._encoder_name = (self.model_name, self.revision)
         self.history_ = net.epochs()
         self.n_iter_ = len(self.history_)
-        self.best_epoch_ = getattr(net, "best_epoch_", self.n_iter_)
+        self.best_epoch_ = net.best_epoch_ or self.n_iter_
 
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""

@@ -417,6 +417,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []  # documents come out
         return tags
 
 

