@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from sklearn_longbert import _pretrained
 from sklearn_longbert._batching import DocumentDataset
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
-from sklearn_longbert._net import LongBertNet, ValidationMonitor, network_from_state, network_state
-from sklearn_longbert._network import LongBertNetwork
+from sklearn_longbert._net import LongBertNet, ValidationMonitor
+from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._validation import check_texts, check_weights
 
@@ -447,7 +447,8 @@ class BaseLongBert(BaseEstimator):
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
         check_is_fitted(self, "net_")
         inputs = self._check_input(X)
-        return self.net_.predict_logits(self._chunk(inputs, self.chunker_, "X"))
+        dataset = DocumentDataset(self._chunk(inputs, self.chunker_, "X"))
+        return self.net_.predict_logits(dataset, progress=bool(self.verbose))
 
     def _check_validation(
         self, X_val: ArrayLike | None, y_val: ArrayLike | None

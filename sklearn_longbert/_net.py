@@ -33,8 +33,7 @@ from sklearn_longbert._batching import (
     Targets,
     document_loader,
 )
-from sklearn_longbert._network import LongBertNetwork
-from sklearn_longbert._pretrained import rebuild_encoder
+from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 
 PREDICTION_BATCH = 256  # documents whose chunks are sorted by length together
 AUTO_MICRO_BATCH_TOKENS = {"cpu": 4096, "other": 32768}
@@ -149,7 +148,7 @@ class LongBertNet(NeuralNet):
     seed : int
         Of the head's first weights, dropout, the order of the documents and drawn chunks.
     progress : bool
-        Whether to show a bar for training and for long predictions.
+        Whether to show a bar in training.
     monitor : ValidationMonitor or None
     **kwargs : dict
         Of skorch.NeuralNet.
@@ -200,9 +199,8 @@ class LongBertNet(NeuralNet):
         self.best_epoch_: int | None = None
         with (
             _own_random_state(self.seed, self.device),
-            tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as bar,
+            tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
         ):
-            self.bar_ = bar
             if not self.initialized_:
                 self.initialize()
             else:
@@ -213,24 +211,21 @@ class LongBertNet(NeuralNet):
             with suppress(StopTraining):
                 self.fit_loop(dataset, epochs=n_epochs)
             self.notify("on_train_end", X=dataset, y=None)
-        del self.bar_
         self._zero_grad_optimizer(set_to_none=True)
         self._set_training(False)
         for name, weight in self.module_.named_parameters():
             if not torch.isfinite(weight).all():
                 raise ValueError(self._diverged(f"Parameter {name}"))
 
-    def predict_logits(self, documents: NDArray[np.object_] | DocumentDataset) -> NDArray[Any]:
+    def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""
-        dataset, progress = documents, self.progress
-        if isinstance(dataset, DocumentDataset):
-            progress = False  # held-out documents, beneath the bar of fit
-        else:
-            dataset = DocumentDataset(dataset)
-        batches = self.forward_iter(dataset)
         n_batches = ceil(len(dataset) / PREDICTION_BATCH)
-        if progress and n_batches > 1:
-            batches = tqdm(batches, desc="predict", total=n_batches)
+        batches = tqdm(
+            self.forward_iter(dataset),
+            desc="predict",
+            total=n_batches,
+            disable=not (progress and n_batches > 1),
+        )
         return torch.cat(list(batches)).numpy()
 
     def drop_optimizer(self) -> None:
@@ -341,19 +336,32 @@ class LongBertNet(NeuralNet):
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         getattr(self, method_name)(self, **kwargs)
+        stop = False
         for _, callback in self.callbacks_:
             try:
                 getattr(callback, method_name)(self, **kwargs)
+            except StopTraining:
+                stop = True
             except KeyboardInterrupt:
                 # skorch's EarlyStopping asks to stop in the way that a user at the keyboard does
                 if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
-                    raise StopTraining from None
-                raise
+                    stop = True
+                else:
+                    raise
+        if stop:  # after all callbacks have seen the last epoch
+            raise StopTraining
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
-        transient = {"module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"}
-        transient.add("bar_")  # left behind where training was interrupted
+        transient = {
+            "module",
+            "module_",
+            "optimizer_",
+            "callbacks",
+            "callbacks_",
+            "monitor",
+            "bar_",
+        }
         state = {name: value for name, value in vars(self).items() if name not in transient}
         state["network_"] = network_state(self.module_)
         return state
@@ -370,8 +378,9 @@ class LongBertNet(NeuralNet):
             callbacks=None,
             callbacks_=[],
             monitor=None,
-            _optimizers=[],
+            optimizer_=None,
         )
+        del self.optimizer_  # so that skorch forgets its name, and makes a new one
 
 
 def resolve_micro_batch_tokens(micro_batch_tokens: int | str, device: str) -> int:
@@ -380,45 +389,6 @@ def resolve_micro_batch_tokens(micro_batch_tokens: int | str, device: str) -> in
         kind = torch.device(device).type
         return AUTO_MICRO_BATCH_TOKENS.get(kind, AUTO_MICRO_BATCH_TOKENS["other"])
     return micro_batch_tokens
-
-
-def network_state(network: LongBertNetwork) -> dict[str, Any]:
-    """Return what :func:`network_from_state` needs to make an equal network."""
-    return {
-        "config": network.encoder.config,
-        "settings": {
-            "n_outputs": network.head.out_features,
-            "pooling": network.pooling,
-            "token_pooling": network.token_pooling,
-            "dropout": network.dropout.p,
-        },
-        "weights": {
-            name: weight.detach().cpu().numpy() for name, weight in network.state_dict().items()
-        },
-    }
-
-
-def network_from_state(
-    state: dict[str, Any], encoder_dropouts: tuple[float, float] | None = None, **settings: Any
-) -> LongBertNetwork:
-    """Make a network from its state, on the CPU, asking nobody for weights.
-
-    Parameters
-    ----------
-    state : dict
-        As :func:`network_state` returns it.
-    encoder_dropouts : tuple of float, default=None
-        New dropout and attention_dropout of the encoder.
-    **settings : Any
-        New settings of the network: pooling, token_pooling, dropout.
-    """
-    weights = {name: torch.tensor(weight) for name, weight in state["weights"].items()}
-    encoder = rebuild_encoder(state["config"], encoder_dropouts)
-    encoder.to(next(iter(weights.values())).dtype)
-    with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
-        network = LongBertNetwork(encoder, **{**state["settings"], **settings})
-    network.load_state_dict(weights)
-    return network
 
 
 @contextmanager

@@ -5,11 +5,14 @@ at the chunk embeddings: whatever groups chunks into micro-batches does so betwe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
+from sklearn_longbert._pretrained import rebuild_encoder
 
 
 class LongBertNetwork(nn.Module):
@@ -69,3 +72,42 @@ class LongBertNetwork(nn.Module):
         """
         chunk_logits = self.head(self.dropout(embeddings))  # (n_chunks, n_outputs)
         return pool_documents(chunk_logits, chunk_counts, self.pooling)
+
+
+def network_state(network: LongBertNetwork) -> dict[str, Any]:
+    """Return what :func:`network_from_state` needs to make an equal network."""
+    return {
+        "config": network.encoder.config,
+        "settings": {
+            "n_outputs": network.head.out_features,
+            "pooling": network.pooling,
+            "token_pooling": network.token_pooling,
+            "dropout": network.dropout.p,
+        },
+        "weights": {
+            name: weight.detach().cpu().numpy() for name, weight in network.state_dict().items()
+        },
+    }
+
+
+def network_from_state(
+    state: dict[str, Any], encoder_dropouts: tuple[float, float] | None = None, **settings: Any
+) -> LongBertNetwork:
+    """Make a network from its state, on the CPU, asking nobody for weights.
+
+    Parameters
+    ----------
+    state : dict
+        As :func:`network_state` returns it.
+    encoder_dropouts : tuple of float, default=None
+        New dropout and attention_dropout of the encoder.
+    **settings : Any
+        New settings of the network: pooling, token_pooling, dropout.
+    """
+    weights = {name: torch.tensor(weight) for name, weight in state["weights"].items()}
+    encoder = rebuild_encoder(state["config"], encoder_dropouts)
+    encoder.to(next(iter(weights.values())).dtype)
+    with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
+        network = LongBertNetwork(encoder, **{**state["settings"], **settings})
+    network.load_state_dict(weights)
+    return network

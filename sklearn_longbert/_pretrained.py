@@ -99,7 +99,8 @@ def find_folder(
     if local_files_only:
         raise OSError(
             f"model_name={model_name!r} is neither a local folder nor complete in the Hub's cache, "
-            f"and local_files_only=True forbids to download it: {_offline_cure(model_name, revision)}."
+            f"and local_files_only=True forbids to download it: "
+            f"{_offline_cure(model_name, revision)}."
         )
     return _download(model_name, revision)
 
