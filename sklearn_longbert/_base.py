@@ -299,6 +299,17 @@ class BaseLongBert(BaseEstimator):
             f"{theirs.chunk_overlap=}) than the texts of fit: use the same one."
         )
 
+    def _continues(self) -> bool:
+        """Whether fit goes on from the last one.
+
+        If not, the last one is forgotten, so that a fit that fails leaves an unfitted estimator
+        and not the classes of one fit with the network of another.
+        """
+        if self.warm_start and hasattr(self, "net_"):
+            return True
+        vars(self).pop("net_", None)
+        return False
+
     def _fit(
         self,
         inputs: Inputs,

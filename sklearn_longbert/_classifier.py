@@ -182,7 +182,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
                 f"y has one class only, {classes.tolist()[0]!r}, where at least two are needed: "
                 f"check y, and that not all texts of the other classes have a weight of 0."
             )
-        if not (self.warm_start and hasattr(self, "net_")):
+        if not self._continues():
             self.classes_ = classes
         elif not np.array_equal(classes, self.classes_):
             raise ValueError(

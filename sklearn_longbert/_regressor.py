@@ -85,7 +85,7 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
             If the Hub is needed and cannot be reached.
         """
         inputs, values, weights = self._check_fit(X, y, sample_weight)
-        if not (self.warm_start and hasattr(self, "net_")):
+        if not self._continues():
             self._set_unit(values, weights)
         validation = self._check_validation(X_val, y_val)
         return self._fit(inputs, values, weights, validation)

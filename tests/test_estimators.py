@@ -725,6 +725,15 @@ def test_an_interrupted_partial_fit_can_be_taken_up_again(
 # Divergence
 
 
+def test_a_failed_refit_leaves_no_half_of_the_last_fit(classifier: partial) -> None:
+    X = make_texts(2)
+    model = classifier().fit(X, ["a", "b"] * 6)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model.set_params(callbacks=[Poison(1)]).fit(X, ["c", "d"] * 6)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
 @pytest.mark.parametrize("make", ["classifier", "regressor"])
 def test_a_huge_learning_rate_is_reported(make: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(make)(learning_rate=1e10, max_epochs=3, max_grad_norm=None)
