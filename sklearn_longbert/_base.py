@@ -107,7 +107,7 @@ ATTRIBUTES = """chunker_ : TextChunker
     device_ : str
         Where the network is.
     n_chunks_ : ndarray of shape (n_samples,)
-        Chunks read of each training text."""
+        Chunks read of each training text; those of weight 0 are left out."""
 
 EstimatorType = TypeVar("EstimatorType", bound=type)
 
@@ -332,6 +332,11 @@ class BaseLongBert(BaseEstimator):
             )
         elif self.early_stopping:
             training, held_out = self._hold_out(training, y)
+        if held_out is not None and len(held_out) < 2 and not is_classifier(self):
+            raise ValueError(
+                "The coefficient of determination needs at least two held-out texts, got one: "
+                "raise validation_fraction, or pass more X_val and y_val."
+            )
         net = self._make_net(training, chunker, held_out, previous)
         net.train(training, self.max_epochs)
         net.drop_optimizer()

@@ -202,8 +202,9 @@ class TextChunker(TransformerMixin, BaseEstimator):
 
     Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
     gets the encoder's own special tokens. What comes out is accepted by the estimators of
-    this package in the place of texts, so that a pipeline with ``memory`` tokenizes once
-    for a whole grid search.
+    this package in the place of texts: a pipeline with ``memory`` tokenizes the training
+    texts of a fold once for all candidates of a grid search, and texts that are chunked
+    before the search are not tokenized in it at all.
 
     Parameters
     ----------

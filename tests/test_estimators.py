@@ -799,6 +799,15 @@ def test_regressor_of_constant_targets(regressor: partial, value: float) -> None
     np.testing.assert_allclose(model.predict(X), value, atol=0.2)
 
 
+def test_regressor_early_stopping_needs_two_held_out_texts(regressor: partial) -> None:
+    X, y = make_texts(2), np.arange(12.0)
+    message = "at least two held-out texts, got one: raise validation_fraction"
+    with pytest.raises(ValueError, match=message):
+        regressor(early_stopping=True, validation_fraction=0.05).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        regressor().fit(X, y, X_val=X[:1], y_val=y[:1])
+
+
 def test_regressor_early_stopping_scores_the_held_out_texts(regressor: partial) -> None:
     X, y = make_texts(2, 20), 1000 + 50.0 * (np.arange(20) % 2)
     model = regressor(max_epochs=6, learning_rate=1e-2, early_stopping=True, n_iter_no_change=9)

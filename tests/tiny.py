@@ -17,23 +17,14 @@ CORPUS = [
 ] * 5
 
 
-def _pieces(trainer: Any, model: Any, byte_level: bool = False) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False)
-        if byte_level
-        else pre_tokenizers.Whitespace()
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
-
-
 def _word_pieces(special_tokens: list[str]) -> dict[str, int]:
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=300, special_tokens=special_tokens, show_progress=False
-    )
-    unknown = next(token for token in special_tokens if "unk" in token.lower())
-    return _pieces(trainer, models.WordPiece(unk_token=unknown)).get_vocab()
+    """Characters, words and their ends: a trained vocabulary would differ from run to run."""
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for word, _ in splitter.pre_tokenize_str(" ".join(CORPUS).lower())})
+    characters = sorted(set("".join(words)))
+    ends = sorted({f"##{word[start:]}" for word in words for start in range(1, len(word))})
+    pieces = [*special_tokens, *characters, *(f"##{c}" for c in characters), *words, *ends]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
 
 
 def _byte_pairs(special_tokens: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -43,7 +34,9 @@ def _byte_pairs(special_tokens: list[str]) -> tuple[dict[str, int], list[tuple[s
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer = _pieces(trainer, models.BPE(), byte_level=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
