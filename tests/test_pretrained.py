@@ -539,23 +539,21 @@ def test_a_tokenizer_needs_no_more_than_its_own_file(
     )
 
 
-@pytest.mark.parametrize(
-    ("architecture", "other", "message"),
-    [
-        ("bert", "albert", "has 113 tokens but the encoder's vocab_size is 274: .* Save the right"),
-        ("albert", "bert", "has 274 tokens but the encoder's vocab_size is 113: .* Save the right"),
-    ],
-)
+@pytest.mark.parametrize(("architecture", "other"), [("bert", "albert"), ("albert", "bert")])
 def test_tokenizer_of_another_encoder(
     architecture: str,
     other: str,
-    message: str,
     copy_of: Callable[..., Path],
     tiny_encoder: Callable[[str], str],
 ) -> None:
+    # one has less than half as many tokens as the other
     folder = copy_of(architecture)
     for name in TOKENIZER:
         shutil.copy(f"{tiny_encoder(other)}/{name}", folder)
+    theirs, ours = (
+        load_config(Path(tiny_encoder(name))).vocab_size for name in (other, architecture)
+    )
+    message = rf"has {theirs} tokens but the encoder's vocab_size is {ours}: .* Save the right"
     with pytest.raises(ValueError, match=message):
         load_tokenizer(folder, load_config(folder))
 
