@@ -3,8 +3,8 @@ Classify news articles of any length
 ====================================
 
 How does one train a text classifier when articles are longer than the encoder can read?
-``LongBertClassifier`` takes the raw texts: it cuts each into chunks, scores every chunk, and
-learns from one pooled prediction a text. Here it sorts BBC news into five topics, and
+``LongBertClassifier`` takes the raw texts: it cuts each into chunks, gives each chunk its logits,
+and learns from one pooled prediction a text. Here it sorts BBC news into five topics, and
 scikit-learn's own tools judge it on texts it has not seen.
 """
 
@@ -30,7 +30,7 @@ from sklearn_longbert import LongBertClassifier, TextChunker
 
 texts, topics = load_bbc_news()
 X_train, X_test, y_train, y_test = train_test_split(
-    texts, topics, train_size=120, test_size=200, stratify=topics, random_state=0
+    texts, topics, train_size=100, test_size=150, stratify=topics, random_state=0
 )
 
 # %%
@@ -72,7 +72,7 @@ print(classification_report(y_test, y_pred, digits=3))
 display = ConfusionMatrixDisplay.from_predictions(
     y_test, y_pred, cmap="Blues", colorbar=False, xticks_rotation=30
 )
-display.ax_.set_title("200 held-out BBC articles, 120 to learn from")
+display.ax_.set_title(f"{len(X_test)} held-out BBC articles, {len(X_train)} to learn from")
 picture = Path(__file__).with_name("quickstart.png")
 display.figure_.savefig(picture, dpi=150, bbox_inches="tight")
 plt.close(display.figure_)

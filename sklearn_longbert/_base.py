@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
@@ -21,11 +22,11 @@ from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_document
 from sklearn_longbert._net import LongBertNet, ValidationMonitor
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
-from sklearn_longbert._validation import check_texts, check_weights
+from sklearn_longbert._validation import check_lengths, check_texts, check_weights
 
 Inputs = list[str] | NDArray[np.object_]
 
-PARAMETERS = """model_name : str, default="sentence-transformers/all-MiniLM-L6-v2"
+PARAMETERS = """model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
         Hub id or local folder of any encoder that transformers' AutoModel loads.
     chunk_size : int, default=None
         Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
@@ -39,7 +40,7 @@ PARAMETERS = """model_name : str, default="sentence-transformers/all-MiniLM-L6-v
         drawn anew in each epoch of training, and "even" in prediction.
     pooling : {"mean", "max"}, default="mean"
         How the logits of a text's chunks become the logits of the text. "mean" suits a
-        property of the whole text, such as its topic; "max" one that a single passage
+        property of the whole text, such as its topic; "max" one that a single place in it
         decides.
     token_pooling : {"mean", "cls"}, default="mean"
         How hidden states become the embedding of a chunk: their mean over the real tokens,
@@ -62,7 +63,8 @@ PARAMETERS = """model_name : str, default="sentence-transformers/all-MiniLM-L6-v
         The same for attention weights; 0 keeps the fused, much faster attention kernels.
     micro_batch_tokens : int or "auto", default="auto"
         Most tokens, padding counted, in one encoder pass; never less than one chunk. It
-        bounds memory in prediction. "auto" is 4096 on a CPU and 32768 elsewhere.
+        bounds memory in prediction, where a change takes effect without another fit. "auto"
+        is 4096 on a CPU and 32768 elsewhere.
     early_stopping : bool, default=False
         Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
@@ -155,7 +157,7 @@ class BaseLongBert(BaseEstimator):
 
     def __init__(
         self,
-        model_name: str = _pretrained.DEFAULT_MODEL,
+        model_name: str | PathLike[str] = _pretrained.DEFAULT_MODEL,
         *,
         chunk_size: int | None = None,
         chunk_overlap: int = 0,
@@ -242,7 +244,7 @@ class BaseLongBert(BaseEstimator):
         """Return inputs, targets and weights of the texts whose weight is not zero."""
         inputs = self._check_input(X)
         targets = self._check_targets(y)
-        check_consistent_length(inputs, targets)
+        check_lengths(inputs, targets, "X", "y")
         weights = self._check_sample_weight(sample_weight, inputs)
         kept = np.flatnonzero(weights)
         return take(inputs, kept), targets[kept], weights[kept]
@@ -294,9 +296,13 @@ class BaseLongBert(BaseEstimator):
                 f"{name} was cut by a TextChunker with another tokenizer than the encoder's: give "
                 f"it model_name={self.model_name!r} too."
             )
+        differing = [key for key, value in vars(ours).items() if getattr(theirs, key) != value]
+        settings = ", ".join(
+            f"{key}={getattr(theirs, key)!r} instead of {getattr(ours, key)!r}" for key in differing
+        )
         raise ValueError(
-            f"{name} was cut by a TextChunker with other settings ({theirs.chunk_size=}, "
-            f"{theirs.chunk_overlap=}) than the texts of fit: use the same one."
+            f"{name} was cut by a TextChunker with other settings than the texts of fit, "
+            f"{settings}: use the same one."
         )
 
     def _continues(self) -> bool:
@@ -307,7 +313,7 @@ class BaseLongBert(BaseEstimator):
         """
         if self.warm_start and hasattr(self, "net_"):
             return True
-        vars(self).pop("net_", None)
+        self.__dict__.pop("net_", None)
         return False
 
     def _fit(
@@ -316,28 +322,36 @@ class BaseLongBert(BaseEstimator):
         y: NDArray[Any],
         weights: NDArray[np.float64],
         validation: tuple[Inputs, NDArray[Any]] | None,
+        class_weights: NDArray[np.float64] | float = 1.0,
     ) -> Self:
-        """Train on checked inputs of which no weight is zero."""
+        """Train on checked inputs of which no weight is zero.
+
+        Held-out texts are scored with `weights`; `class_weights` enter the training loss only.
+        """
         # A name of its own, so that partial_fit draws on.
         self._random_state = check_random_state(self.random_state)
         previous = self.net_ if self.warm_start and hasattr(self, "net_") else None
         chunker = self._chunker_for(inputs)
         documents = self._chunk(inputs, chunker, "X")
-        training = DocumentDataset(documents, *self._tensors(y, weights))
+        rows: NDArray[np.intp] | slice = slice(None)
         held_out = None
         if validation is not None:
             X_val, y_val = validation
-            held_out = DocumentDataset(
-                self._chunk(X_val, chunker, "X_val"), *self._tensors(y_val, np.ones(len(y_val)))
-            )
+            chunked = self._chunk(X_val, chunker, "X_val")
+            held_out = DocumentDataset(chunked, *self._tensors(y_val, np.ones(len(y_val))))
         elif self.early_stopping:
-            training, held_out = self._hold_out(training, y)
+            rows, others = self._split(y)
+            held_out = DocumentDataset(
+                documents[others], *self._tensors(y[others], weights[others])
+            )
+        loss_weights = (weights * class_weights)[rows]
+        training = DocumentDataset(documents[rows], *self._tensors(y[rows], loss_weights))
         if held_out is not None and len(held_out) < 2 and not is_classifier(self):
             raise ValueError(
                 "The coefficient of determination needs at least two held-out texts, got one: "
                 "raise validation_fraction, or pass more X_val and y_val."
             )
-        net = self._make_net(training, chunker, held_out, previous)
+        net = self._make_net(chunker, held_out, previous)
         net.train(training, self.max_epochs)
         net.drop_optimizer()
         self._keep(net, chunker)
@@ -355,11 +369,16 @@ class BaseLongBert(BaseEstimator):
         training = DocumentDataset(documents, *self._tensors(y, weights))
         if hasattr(self, "net_"):
             net = self.net_
-            net.warmup_fraction, net.seed = None, self._draw_seed()
-            net.callbacks = clone(self.callbacks, safe=False)
+            net.__dict__.update(
+                **self._training_settings(), warmup_fraction=None, seed=self._draw_seed()
+            )
         else:
-            net = self._make_net(training, chunker, None, None, warmup_fraction=None)
-        net.train(training, 1)
+            net = self._make_net(chunker, None, None, warmup_fraction=None)
+        try:
+            net.train(training, 1)
+        except ValueError:  # it diverged: predictions would be NaN, and every further training
+            self.__dict__.pop("net_", None)
+            raise
         self._keep(net, chunker)
         self.n_chunks_ = np.array([document.n_chunks for document in documents])
         return self
@@ -368,27 +387,27 @@ class BaseLongBert(BaseEstimator):
         """Return targets, and weights scaled to mean 1 so that a batch's loss is a mean."""
         return self._encode_targets(y), torch.from_numpy(weights / weights.mean())
 
-    def _hold_out(
-        self, dataset: DocumentDataset, y: NDArray[Any]
-    ) -> tuple[DocumentDataset, DocumentDataset]:
-        parts = train_test_split(
-            np.arange(len(dataset)),
-            test_size=self.validation_fraction,
-            stratify=y if is_classifier(self) else None,
-            random_state=self._draw_seed(),
-        )
-        training, held_out = (
-            DocumentDataset(dataset.documents[rows], dataset.targets[rows], dataset.weights[rows])
-            for rows in parts
-        )
-        return training, held_out
+    def _split(self, y: NDArray[Any]) -> list[NDArray[np.intp]]:
+        """Return the rows that train and those that early stopping holds out."""
+        try:
+            return train_test_split(
+                np.arange(len(y)),
+                test_size=self.validation_fraction,
+                stratify=y if is_classifier(self) else None,
+                random_state=self._draw_seed(),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True cannot hold out validation_fraction="
+                f"{self.validation_fraction} of {len(y)} texts, with some of each class: change "
+                f"it, or pass texts of your own as X_val and y_val. ({error})"
+            ) from error
 
     def _draw_seed(self) -> int:
         return int(self._random_state.randint(np.iinfo(np.int32).max))
 
     def _make_net(
         self,
-        training: DocumentDataset,
         chunker: TextChunker,
         held_out: DocumentDataset | None,
         previous: LongBertNet | None,
@@ -409,19 +428,25 @@ class BaseLongBert(BaseEstimator):
         return LongBertNet(
             self._network_factory(previous),
             self._criterion,
-            lr=self.learning_rate,
-            batch_size=self.batch_size,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            micro_batch_tokens=self.micro_batch_tokens,
             autocast=_pretrained.select_autocast(self.precision, device),
             seed=self._draw_seed(),
-            progress=bool(self.verbose),
             monitor=monitor,
-            callbacks=clone(self.callbacks, safe=False),
             device=str(device),
+            **self._training_settings(),
             **settings,
         )
+
+    def _training_settings(self) -> dict[str, Any]:
+        """Return what a net in training takes over from the parameters at any time."""
+        return {
+            "lr": float(self.learning_rate),
+            "batch_size": int(self.batch_size),  # torch takes no NumPy integer
+            "weight_decay": float(self.weight_decay),
+            "max_grad_norm": self.max_grad_norm,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "progress": bool(self.verbose),
+            "callbacks": clone(self.callbacks, safe=False),
+        }
 
     def _network_factory(self, previous: LongBertNet | None) -> Callable[[], LongBertNetwork]:
         """Return a function, because skorch would train a network itself on and on."""
@@ -433,9 +458,11 @@ class BaseLongBert(BaseEstimator):
         }
         if previous is not None:
             if self._encoder_name != (self.model_name, self.revision):
+                name, revision = self._encoder_name
                 raise ValueError(
-                    f"warm_start=True goes on from the weights of {self._encoder_name[0]!r}, but "
-                    f"model_name is now {self.model_name!r}: set warm_start=False."
+                    f"warm_start=True goes on from the weights of {name!r}, revision={revision!r}, "
+                    f"but the parameters are now model_name={self.model_name!r}, "
+                    f"revision={self.revision!r}: set warm_start=False."
                 )
             state = network_state(previous.module_)
             return partial(network_from_state, state, dropouts, **settings)
@@ -461,9 +488,10 @@ class BaseLongBert(BaseEstimator):
 
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
-        check_is_fitted(self, "net_")
+        check_is_fitted(self)
         inputs = self._check_input(X)
         dataset = DocumentDataset(self._chunk(inputs, self.chunker_, "X"))
+        self.net_.micro_batch_tokens = self.micro_batch_tokens  # no fit is needed to lower it
         return self.net_.predict_logits(dataset, progress=bool(self.verbose))
 
     def _check_validation(
@@ -476,8 +504,11 @@ class BaseLongBert(BaseEstimator):
             return None
         inputs = self._check_input(X_val, "X_val")
         targets = self._check_targets(y_val, "y_val")
-        check_consistent_length(inputs, targets)
+        check_lengths(inputs, targets, "X_val", "y_val")
         return inputs, targets
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

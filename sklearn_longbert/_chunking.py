@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
@@ -208,7 +209,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    model_name : str, default="sentence-transformers/all-MiniLM-L6-v2"
+    model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
         Hub id or local folder of the encoder whose tokenizer is used.
     chunk_size : int, default=None
         Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
@@ -249,7 +250,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "model_name": [str],
+        "model_name": [str, PathLike],
         "chunk_size": [Interval(Integral, 1, None, closed="left"), None],
         "chunk_overlap": [Interval(Integral, 0, None, closed="left")],
         "max_chunks": [Interval(Integral, 1, None, closed="left"), None],
@@ -260,7 +261,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model_name: str = _pretrained.DEFAULT_MODEL,
+        model_name: str | PathLike[str] = _pretrained.DEFAULT_MODEL,
         *,
         chunk_size: int | None = None,
         chunk_overlap: int = 0,

@@ -1,5 +1,6 @@
 """LongBertClassifier: labels in, labels and probabilities out."""
 
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -73,7 +74,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
 
     def __init__(
         self,
-        model_name: str = _pretrained.DEFAULT_MODEL,
+        model_name: str | PathLike[str] = _pretrained.DEFAULT_MODEL,
         *,
         chunk_size: int | None = None,
         chunk_overlap: int = 0,
@@ -190,10 +191,10 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
                 f"has {classes}: set warm_start=False, or use partial_fit."
             )
         indices = self._encode_labels(labels, "y")
-        weights = weights * self._class_weights(indices, weights)
+        class_weights = self._class_weights(indices, weights)
         if validation is not None:
             validation = validation[0], self._encode_labels(validation[1], "y_val")
-        return self._fit(inputs, indices, weights, validation)
+        return self._fit(inputs, indices, weights, validation, class_weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -205,8 +206,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     ) -> Self:
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
-        It goes on from the weights of the last `partial_fit` or `fit`. The parameters that
-        shape the network and the optimizer are those of the first call.
+        It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
+        and the network, the device and the precision are those of the first call. A pickle
+        does not keep AdamW's running averages, so that training goes on from it with new ones.
 
         Parameters
         ----------
@@ -235,7 +237,14 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
                 'class_weight="balanced" is not known from a part of the texts: pass the weights '
                 "as a dict."
             )
+        if not hasattr(self, "net_"):
+            self.__dict__.pop("classes_", None)  # what a call that failed has left
         _check_partial_fit_first_call(self, classes)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"classes has one class only, {self.classes_.tolist()[0]!r}, where at least two "
+                f"are needed: pass all that will ever come."
+            )
         indices = self._encode_labels(labels, "y")
         weights = weights * self._class_weights(indices, weights)
         return self._partial_fit(inputs, indices, weights)
@@ -269,10 +278,10 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         probabilities : ndarray of shape (n_samples, n_classes), dtype float32
             In the order of `classes_`.
         """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            return np.column_stack([expit(-scores), expit(scores)])
-        return softmax(scores, axis=1)
+        logits = self.decision_function(X)
+        if logits.ndim == 1:
+            return np.column_stack([expit(-logits), expit(logits)])
+        return softmax(logits, axis=1)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logarithm of the probability of each class for each text.
@@ -316,6 +325,11 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             return (weights.sum() / (len(counts) * counts))[indices]
         # of all classes, because a part of the texts may lack one that has a weight
         of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        if not (np.isfinite(of_class).all() and (of_class > 0).all()):
+            raise ValueError(
+                f"class_weight must be finite and above 0, got {self.class_weight}: to leave a "
+                f"class out, leave out its texts."
+            )
         return of_class[indices]
 
     def _encode_labels(self, labels: NDArray[Any], name: str) -> NDArray[np.int64]:

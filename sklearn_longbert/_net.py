@@ -83,7 +83,7 @@ class ValidationMonitor(Callback):
         self.tol = tol
 
     def on_train_begin(self, net: "LongBertNet", X: Any = None, y: Any = None, **_: Any) -> None:
-        self.best_score_ = -np.inf
+        self.best_score_, self.best_loss_ = -np.inf, np.inf
         self.best_weights_: dict[str, Tensor] | None = None
         self.n_without_gain_ = 0
 
@@ -93,7 +93,12 @@ class ValidationMonitor(Callback):
             raise ValueError(net._diverged("A logit of the validation texts"))
         targets, weights = self.dataset.targets, self.dataset.weights
         losses = net.document_losses(torch.from_numpy(logits), targets)
-        net.history.record("valid_loss", float((losses * weights).sum() / weights.sum()))
+        loss = float((losses * weights).sum() / weights.sum())
+        net.history.record("valid_loss", loss)
+        net.history.record(
+            "valid_loss_best", loss < self.best_loss_
+        )  # skorch's Checkpoint reads it
+        self.best_loss_ = min(loss, self.best_loss_)
         score = float(self.score(logits, targets.numpy(), weights.numpy()))
         net.history.record("valid_score", score)
         if not self.early_stopping:
@@ -205,8 +210,15 @@ class LongBertNet(NeuralNet):
                 self.initialize()
             else:
                 self._initialize_callbacks()
-                if not hasattr(self, "optimizer_"):
+                if hasattr(self, "optimizer_"):
+                    for group, new in zip(
+                        self.optimizer_.param_groups, self._parameter_groups(), strict=True
+                    ):
+                        group.update(weight_decay=new["weight_decay"], lr=self.lr)
+                else:
                     self._initialize_optimizer()
+            # What it holds would stay in memory: the estimator, or the weights of the last fit.
+            self.module = None
             self.notify("on_train_begin", X=dataset, y=None)
             with suppress(StopTraining):
                 self.fit_loop(dataset, epochs=n_epochs)
@@ -277,13 +289,15 @@ class LongBertNet(NeuralNet):
             callbacks.append(("validation", self.monitor))
         return callbacks
 
-    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
+    def _parameter_groups(self) -> list[dict[str, Any]]:
         weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
-        groups = [
+        return [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimizer_ = self.optimizer(groups, lr=self.lr)
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
+        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr)
         return self
 
     def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:

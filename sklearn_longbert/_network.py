@@ -16,7 +16,7 @@ from sklearn_longbert._pretrained import rebuild_encoder
 
 
 class LongBertNetwork(nn.Module):
-    """Score every chunk and pool the chunk logits into one vector of logits a document.
+    """Give every chunk its logits, and pool them into one vector of logits a document.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ The only module that may touch the Hub. A name is resolved to a folder first
 import copy
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,9 @@ _silence_lock = threading.RLock()
 
 
 def find_folder(
-    model_name: str, revision: str | None = None, local_files_only: bool = False
+    model_name: str | os.PathLike[str],
+    revision: str | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """Return the folder that holds the files of `model_name`, downloading them if need be.
 
@@ -62,7 +65,7 @@ def find_folder(
 
     Parameters
     ----------
-    model_name : str
+    model_name : str or path-like
         Local folder or Hub id.
     revision : str, default=None
         Branch, tag or commit on the Hub; the main branch if None.
@@ -81,10 +84,11 @@ def find_folder(
     OSError
         If the Hub has no such repository or revision, or cannot be reached.
     """
+    model_name = os.fspath(model_name)
     folder = Path(model_name).expanduser()
-    if folder.is_dir():
+    if model_name and folder.is_dir():
         return folder
-    if folder.is_absolute() or model_name.startswith((".", "~")):
+    if not model_name or folder.is_absolute() or model_name.startswith((".", "~")):
         raise ValueError(
             f"model_name={model_name!r} is not a folder: check the path, or pass the id of a "
             f"model on the Hub such as {DEFAULT_MODEL!r}."
@@ -420,6 +424,8 @@ def select_device(device: str) -> torch.device:
     try:
         selected = torch.device(device)
         torch.empty(0, device=selected)
+        if selected.type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

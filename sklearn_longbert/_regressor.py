@@ -85,9 +85,9 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
             If the Hub is needed and cannot be reached.
         """
         inputs, values, weights = self._check_fit(X, y, sample_weight)
+        validation = self._check_validation(X_val, y_val)
         if not self._continues():
             self._set_unit(values, weights)
-        validation = self._check_validation(X_val, y_val)
         return self._fit(inputs, values, weights, validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -96,9 +96,10 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     ) -> Self:
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
-        It goes on from the weights of the last `partial_fit` or `fit`. The parameters that
-        shape the network and the optimizer, and the mean and spread by which targets are
-        standardised, are those of the first call.
+        It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
+        and the network, the device and the precision, and the mean and spread by which
+        targets are standardised, are those of the first call. A pickle does not keep AdamW's
+        running averages, so that training goes on from it with new ones.
 
         Parameters
         ----------

@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    column_or_1d,
-)
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 ACCEPTED = "a list, tuple, NumPy array, or pandas, polars or pyarrow column of str"
 
@@ -149,7 +145,9 @@ def check_labels(y: ArrayLike | None, name: str = "y") -> NDArray[Any]:
     ValueError
         If `y` is None, has more than one column, a missing label, or continuous values.
     """
-    labels = _target_column(y, name)
+    labels = _target_column(y, name, one_kind=True)
+    if labels.dtype == object and not isinstance(labels[0], str):
+        labels = np.array(labels.tolist())  # numbers or bool: scikit-learn cannot tell which
     if labels.dtype.kind == "f":
         assert_all_finite(labels, input_name=name)  # the next line would cast infinity, and warn
     check_classification_targets(labels)
@@ -165,22 +163,29 @@ def check_values(y: ArrayLike | None, name: str = "y") -> NDArray[np.float64]:
         If `y` is None, has more than one column, or a value that is missing, infinite or
         not a number.
     """
-    values = _target_column(y, name)
+    values = _target_column(y, name, one_kind=False)
     if values.dtype.kind in "OSTU":
         _check_numbers(values, name)
     return check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
 
 
-def _target_column(y: Any, name: str) -> NDArray[Any]:
-    """Return targets as an array of shape (n_samples,) in which none is missing."""
+def _target_column(y: Any, name: str, one_kind: bool) -> NDArray[Any]:
+    """Return targets as an array of shape (n_samples,) in which none is missing.
+
+    Where `one_kind` is set, either all or none of them must be str.
+    """
     if y is None:
         raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
     if np.ma.is_masked(y):
         y = np.where(y.mask, None, y.data)
-    if isinstance(y, list | tuple):  # NumPy makes the str "nan" of a missing label among str
-        _check_no_missing(np.fromiter(y, dtype=object, count=len(y)), name)
+    # pandas' nullable dtypes, which scikit-learn would make floats of
+    numpy_dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if numpy_dtype is not None and not y.isna().any():
+        y = y.to_numpy(dtype=numpy_dtype)
+    if isinstance(y, list | tuple):  # NumPy makes a str of all that stands among str
+        _check_elements(np.fromiter(y, dtype=object, count=len(y)), name, one_kind)
     column = column_or_1d(y, warn=True)
-    _check_no_missing(column, name)
+    _check_elements(column, name, one_kind)
     return column
 
 
@@ -195,15 +200,34 @@ def _check_numbers(values: NDArray[Any], name: str) -> None:
             ) from error
 
 
-def _check_no_missing(targets: NDArray[Any], name: str) -> None:
+def _check_elements(targets: NDArray[Any], name: str, one_kind: bool) -> None:
+    """Raise ValueError at the first target that is missing, or of another kind."""
     if targets.dtype.kind in "biuSU":
         return
+    kinds = set()
     for index, target in enumerate(targets.tolist()):
         if is_missing(target):
             raise ValueError(
                 f"Input {name} contains NaN or another missing value, {target!r}, at index "
                 f"{index}: drop the row, or give it a value."
             )
+        kinds.add(isinstance(target, str))
+        if one_kind and len(kinds) > 1:
+            raise ValueError(
+                f"{name} mixes str with other types, first at index {index} with {target!r}: make "
+                f"all of them str, or none."
+            )
+
+
+def check_lengths(
+    texts: Sequence[Any] | NDArray[Any], targets: NDArray[Any], texts_name: str, targets_name: str
+) -> None:
+    """Raise ValueError unless there is one target a text."""
+    if len(texts) != len(targets):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {texts_name} has "
+            f"{len(texts)}, {targets_name} has {len(targets)}: pass one target for each text."
+        )
 
 
 def check_weights(
@@ -221,14 +245,3 @@ def check_weights(
     if not weights.any():
         raise ValueError("All sample_weight are zero: at least one text needs a weight above 0.")
     return weights
-
-
-__all__ = [
-    "as_column",
-    "check_consistent_length",
-    "check_labels",
-    "check_texts",
-    "check_values",
-    "check_weights",
-    "is_missing",
-]

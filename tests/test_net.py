@@ -35,7 +35,8 @@ def test_predictions_depend_on_the_text_alone(fitted, words, data):
     texts = data.draw(st.lists(text, min_size=1, max_size=8))
     alone = np.concatenate([fitted.decision_function([one]) for one in texts])
     order = data.draw(st.permutations(range(len(texts))))
-    fitted.net_.micro_batch_tokens = data.draw(st.sampled_from(["auto", 1, 30, 100, 10_000]))
+    # a parameter of prediction: it takes effect without another fit
+    fitted.set_params(micro_batch_tokens=data.draw(st.sampled_from(["auto", 1, 30, 100, 9999])))
     together = fitted.decision_function([texts[index] for index in order])
     np.testing.assert_allclose(together, alone[list(order)], rtol=1e-5, atol=1e-6)
 
@@ -54,7 +55,7 @@ def test_micro_batch_tokens_bounds_each_encoder_pass(fitted, words, max_tokens):
     hook = encoder.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    fitted.net_.micro_batch_tokens = max_tokens
+    fitted.set_params(micro_batch_tokens=max_tokens)
     fitted.predict([" ".join(words * 5), "good", " ".join(words)])
     hook.remove()
     assert len(shapes) > 1
