@@ -95,9 +95,7 @@ class ValidationMonitor(Callback):
         losses = net.document_losses(torch.from_numpy(logits), targets)
         loss = float((losses * weights).sum() / weights.sum())
         net.history.record("valid_loss", loss)
-        net.history.record(
-            "valid_loss_best", loss < self.best_loss_
-        )  # skorch's Checkpoint reads it
+        net.history.record("valid_loss_best", loss < self.best_loss_)  # for skorch's Checkpoint
         self.best_loss_ = min(loss, self.best_loss_)
         score = float(self.score(logits, targets.numpy(), weights.numpy()))
         net.history.record("valid_score", score)
