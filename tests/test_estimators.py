@@ -334,8 +334,10 @@ def test_same_seed_same_weights_bit_for_bit(
 ) -> None:
     X, y = toy
     first = classifier(**RANDOM_PARTS).fit(X, y)
+    weights = copy_weights(first.net_)
     random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002  what the caller draws
     again = classifier(**RANDOM_PARTS).fit(X, y)
+    assert difference(weights, again) == 0
     cloned = clone(first).fit(X, y)
     refitted = first.fit(X, y)
     for other in (cloned, refitted):
