@@ -164,9 +164,18 @@ def check_values(y: ArrayLike | None, name: str = "y") -> NDArray[np.float64]:
         not a number.
     """
     values = _target_column(y, name, one_kind=False)
+    if values.dtype.kind in "mM":
+        raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
     if values.dtype.kind in "OSTU":
         _check_numbers(values, name)
-    return check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+    values = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+    largest = int(np.abs(values).argmax())
+    if abs(values[largest]) > np.finfo(np.float32).max:
+        raise ValueError(
+            f"{name} at index {largest} is {values[largest]:g}, which float32, the type of the "
+            f"predictions, cannot hold: use a larger unit."
+        )
+    return values
 
 
 def _target_column(y: Any, name: str, one_kind: bool) -> NDArray[Any]:

@@ -41,7 +41,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker, _chunking
 
 real = partial(
     LongBertClassifier,
@@ -96,17 +96,23 @@ def same_weights(first: Any, second: Any) -> bool:
 # Pipelines and searches
 
 
-def test_a_pipeline_with_memory_tokenizes_once_for_a_whole_grid(
-    news: News, tiny: partial, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def times_tokenized(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, ...]]:
+    """How often which texts were given to the tokenizer together."""
+    counter: Counter[tuple[str, ...]] = Counter()
+    tokenize = _chunking._tokenize
+
+    def counted(tokenizer: Any, texts: list[str]) -> Any:
+        counter[tuple(texts)] += 1
+        return tokenize(tokenizer, texts)
+
+    monkeypatch.setattr(_chunking, "_tokenize", counted)
+    return counter
+
+
+def test_a_pipeline_with_memory_tokenizes_training_texts_once_for_all_candidates(
+    news: News, tiny: partial, tiny_bert: str, tmp_path: Path, times_tokenized: Counter
 ) -> None:
-    times_chunked: Counter[tuple[str, ...]] = Counter()
-    fit_transform = TextChunker.fit_transform
-
-    def counted(self: TextChunker, X: Any, y: Any = None) -> np.ndarray:
-        times_chunked[tuple(X)] += 1
-        return fit_transform(self, X, y)
-
-    monkeypatch.setattr(TextChunker, "fit_transform", counted)
     X, y = news
     memory = joblib.Memory(tmp_path, verbose=0)
     chunker = TextChunker(tiny_bert, chunk_size=16)
@@ -114,14 +120,27 @@ def test_a_pipeline_with_memory_tokenizes_once_for_a_whole_grid(
     grid = {"longbertclassifier__learning_rate": [1e-5, 1e-4, 1e-3]}
     search = GridSearchCV(pipeline, grid, cv=StratifiedKFold(2), scoring="neg_log_loss")
     search.fit(X, y)
-    # The two training parts and, to refit, all texts; each once for three candidates.
-    folds = [tuple(X[train]) for train, _ in StratifiedKFold(2).split(X, y)]
-    assert times_chunked == dict.fromkeys([*folds, tuple(X)], 1)
+    # The training parts and, to refit, all texts; scikit-learn does not cache what it scores.
+    folds = list(StratifiedKFold(2).split(X, y))
+    once = [*(tuple(X[train]) for train, _ in folds), tuple(X)]
+    scored = [tuple(X[held_out]) for _, held_out in folds]
+    assert times_tokenized == Counter(once + 3 * scored)
     # What came from the cache trains to the same weights as the texts themselves.
     best = search.best_params_["longbertclassifier__learning_rate"]
     model = tiny(learning_rate=best).fit(X, y)
     assert same_weights(search.best_estimator_[-1], model)
     np.testing.assert_array_equal(search.predict(X), model.predict(X))
+
+
+def test_a_search_over_chunked_texts_tokenizes_nothing(
+    news: News, tiny: partial, tiny_bert: str, times_tokenized: Counter
+) -> None:
+    X, y = news
+    documents = TextChunker(tiny_bert, chunk_size=16).fit_transform(X)
+    grid = {"learning_rate": [1e-4, 1e-3]}
+    search = GridSearchCV(tiny(chunk_size=None), grid, cv=2).fit(documents, y)
+    search.predict(documents)
+    assert times_tokenized == {tuple(X): 1}
 
 
 def test_grid_search_over_the_parameters(news: News) -> None:

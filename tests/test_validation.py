@@ -435,3 +435,14 @@ def test_one_weight_a_text(weights: Any, expected: list[float]) -> None:
 def test_bad_weights(weights: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_weights(weights, TEXTS)
+
+
+def test_values_beyond_the_type_of_predictions():
+    with pytest.raises(ValueError, match=r"y at index 1 is -1e\+39, which float32"):
+        check_values([1.0, -1e39])
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]"])
+def test_dates_are_no_values(dtype):
+    with pytest.raises(ValueError, match="y holds dates or durations"):
+        check_values(np.array([1, 2], dtype=dtype))
