@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sklearn_longbert import _pretrained
 from sklearn_longbert._batching import DocumentDataset
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
-from sklearn_longbert._net import LongBertNet, ValidationMonitor
+from sklearn_longbert._net import LongBertNet, ValidationMonitor, check_callbacks
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._validation import check_lengths, check_texts, check_weights
@@ -242,6 +242,7 @@ class BaseLongBert(BaseEstimator):
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
         """Return inputs, targets and weights of the texts whose weight is not zero."""
+        check_callbacks(self.callbacks)
         inputs = self._check_input(X)
         targets = self._check_targets(y)
         check_lengths(inputs, targets, "X", "y")

@@ -395,6 +395,18 @@ class LongBertNet(NeuralNet):
         del self.optimizer_  # so that skorch forgets its name, and makes a new one
 
 
+def check_callbacks(callbacks: list[Any] | None) -> None:
+    """Raise TypeError at the first element that skorch could not call back."""
+    for index, element in enumerate(callbacks or []):
+        callback = element[-1] if isinstance(element, tuple) else element
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not (is_class or isinstance(callback, Callback)):
+            raise TypeError(
+                f"callbacks at index {index} is {element!r} where a skorch callback is expected: "
+                f"pass an instance of a subclass of skorch.callbacks.Callback."
+            )
+
+
 def resolve_micro_batch_tokens(micro_batch_tokens: int | str, device: str) -> int:
     """Return the number that "auto" stands for on this device, any other as it is."""
     if isinstance(micro_batch_tokens, str):

@@ -795,6 +795,14 @@ def test_too_few_texts_to_hold_out(classifier: partial, fraction: float) -> None
         model.fit(make_texts(2)[:10], [0, 1] * 5)
 
 
+@pytest.mark.parametrize("odd", ["early stopping", ("name", print), object])
+def test_callbacks_must_be_skorchs(classifier: partial, odd: Any) -> None:
+    model = classifier(callbacks=[Recorder, ("named", Recorder()), odd])
+    with pytest.raises(TypeError, match=r"callbacks at index 2 is .* where a skorch callback is"):
+        model.fit(make_texts(2), [0, 1] * 6)
+    model.set_params(callbacks=model.callbacks[:2]).fit(make_texts(2), [0, 1] * 6)
+
+
 @pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf])
 def test_class_weight_must_be_positive(classifier: partial, weight: float) -> None:
     with pytest.raises(ValueError, match="class_weight must be finite and above 0"):
