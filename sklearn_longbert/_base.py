@@ -246,14 +246,9 @@ class BaseLongBert(BaseEstimator):
         inputs = self._check_input(X)
         targets = self._check_targets(y)
         check_lengths(inputs, targets, "X", "y")
-        weights = self._check_sample_weight(sample_weight, inputs)
+        weights = check_weights(sample_weight, inputs)
         kept = np.flatnonzero(weights)
         return take(inputs, kept), targets[kept], weights[kept]
-
-    def _check_sample_weight(
-        self, sample_weight: ArrayLike | None, inputs: Inputs
-    ) -> NDArray[np.float64]:
-        return check_weights(sample_weight, inputs)
 
     def _chunker_for(self, inputs: Inputs) -> TextChunker:
         """Return a fitted chunker that cuts as this estimator's parameters say.
