@@ -1,12 +1,14 @@
-"""From chunked documents to the padded micro-batches that the encoder reads.
+"""From chunked documents to the micro-batches that the encoder reads.
 
-The same code serves training and prediction. Rows are sorted by length inside a batch, so a
-micro-batch is padded to its own longest chunk only; `ChunkBatch.row_order` lets the caller
-restore the documents' order in one place.
+The same code serves training and prediction. Chunks are sorted by length, so that those of a
+micro-batch are about equally long. Nothing is copied before its micro-batch is made: a batch is
+its documents' own token ids and a table of its chunks.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,72 +17,142 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_longbert._chunking import ChunkedDocument
+from sklearn_longbert._dropout import token_keys
 
 Targets = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The chunks of one encoder pass, padded to the longest of them.
+    """The chunks of one encoder pass.
 
     Attributes
     ----------
-    input_ids, attention_mask : Tensor of shape (n_rows, longest), dtype int64
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-
-
-@dataclass(frozen=True)
-class ChunkBatch:
-    """The chunks of a batch of documents.
-
-    Attributes
-    ----------
-    chunks : list of ndarray of shape (chunk_length,)
-        Token ids, special tokens included: the chunks of the first document, then those of
-        the second, and so on.
-    chunk_counts : list of int
-        How many chunks each document has.
+    chunks : list of ndarray of shape (chunk_length,), dtype int32
+        Token ids, special tokens included.
+    numbers : ndarray of shape (n_chunks,)
+        Of each chunk in its batch.
     pad_id : int
     """
 
     chunks: list[NDArray[np.int32]]
-    chunk_counts: list[int]
+    numbers: NDArray[np.intp]
     pad_id: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each chunk."""
+        return [len(chunk) for chunk in self.chunks]
+
+    @property
+    def input_ids(self) -> Tensor:
+        """The chunks one after the other, of shape (n_tokens,), dtype int64."""
+        return torch.from_numpy(np.concatenate(self.chunks).astype(np.int64))
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """True at the real tokens of padded chunks, of shape (n_chunks, longest)."""
+        lengths = torch.tensor(self.lengths)
+        return torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def dropout_keys(self, seed: int) -> Tensor:
+        """What the tokens' dropout depends on, of shape (n_tokens,), dtype int64."""
+        return token_keys(seed, self.numbers, self.lengths)
+
+
+class ChunkBatch:
+    """The chunks of some documents.
+
+    Parameters
+    ----------
+    documents : sequence or array of ChunkedDocument
+    random_state : RandomState, default=None
+        What chunks are drawn with, where ``chunk_selection="random"``.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[ChunkedDocument] | NDArray[np.object_],
+        random_state: np.random.RandomState | None = None,
+    ) -> None:
+        self.documents = documents
+        self.layout = documents[0].layout
+        bounds = [document.bounds(random_state) for document in documents]
+        self.chunk_counts = [len(of_document) for of_document in bounds]
+        self._bounds = np.concatenate(bounds).astype(np.int32)  # (n_chunks, 2)
+        self._owners = np.repeat(np.arange(len(documents)), self.chunk_counts)
 
     def __len__(self) -> int:
         """Number of documents: what skorch weights the loss of a batch by."""
-        return len(self.chunk_counts)
+        return len(self.documents)
 
-    @property
-    def row_order(self) -> NDArray[np.intp]:
-        """Indices of the chunks from the longest to the shortest."""
-        return np.argsort([-len(chunk) for chunk in self.chunks], kind="stable")
+    @cached_property
+    def lengths(self) -> NDArray[np.intp]:
+        """Tokens of each chunk, special tokens included, of shape (n_chunks,)."""
+        n_special = len(self.layout.prefix) + len(self.layout.suffix)
+        return self._bounds[:, 1] - self._bounds[:, 0] + n_special
 
-    def micro_batches(self, max_tokens: int) -> Iterator[MicroBatch]:
-        """Yield the chunks in `row_order`, at most `max_tokens` a time, padding counted.
+    def chunk(self, number: int) -> NDArray[np.int32]:
+        """Return the token ids of a chunk; those of the first document have the first numbers."""
+        return self.documents[self._owners[number]].chunk(*self._bounds[number])
 
-        A single chunk is never divided, so one that is longer than `max_tokens` comes alone.
+    def plan(
+        self, max_tokens: int, padded: bool, numbers: NDArray[np.intp] | None = None
+    ) -> list[NDArray[np.intp]]:
+        """Group chunks by length, longest first, into micro-batches.
+
+        Parameters
+        ----------
+        max_tokens : int
+            The most tokens of a micro-batch. A single chunk is never divided, so one that is
+            longer comes alone.
+        padded : bool
+            Whether padding up to the longest chunk of the micro-batch counts.
+        numbers : ndarray, default=None
+            The chunks to group; all if None.
+
+        Returns
+        -------
+        groups : list of ndarray
+            The numbers of the chunks of each micro-batch.
         """
-        order = self.row_order
-        start = 0
-        while start < len(order):
-            longest = len(self.chunks[order[start]])
-            end = start + max(max_tokens // longest, 1)
-            yield _pad([self.chunks[row] for row in order[start:end]], self.pad_id)
-            start = end
+        numbers = np.arange(len(self.lengths)) if numbers is None else numbers
+        order = numbers[np.argsort(-self.lengths[numbers], kind="stable")]
+        starts, n_tokens = [0], 0
+        for index, length in enumerate(self.lengths[order].tolist()):
+            n_rows = index - starts[-1]
+            longest = self.lengths[order[starts[-1]]]
+            n_tokens = longest * (n_rows + 1) if padded else n_tokens + length
+            if n_tokens > max_tokens and n_rows > 0:
+                starts.append(index)
+                n_tokens = length
+        return np.split(order, starts[1:])
 
+    def micro_batch(self, numbers: NDArray[np.intp]) -> MicroBatch:
+        """Return these chunks as the encoder reads them."""
+        chunks = [self.chunk(number) for number in numbers]
+        return MicroBatch(chunks, numbers, self.layout.pad_id)
 
-def _pad(chunks: Sequence[NDArray[np.int32]], pad_id: int) -> MicroBatch:
-    shape = (len(chunks), max(map(len, chunks)))
-    input_ids = np.full(shape, pad_id, dtype=np.int64)
-    attention_mask = np.zeros(shape, dtype=np.int64)
-    for row, chunk in enumerate(chunks):
-        input_ids[row, : len(chunk)] = chunk
-        attention_mask[row, : len(chunk)] = 1
-    return MicroBatch(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+    def distinct(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Find equal chunks, as of repeated texts.
+
+        Returns
+        -------
+        numbers : ndarray of shape (n_distinct,)
+            One chunk of each kind, in an order that depends on what they hold and not on the
+            order of the documents: so predictions do not either, to the last bit.
+        inverse : ndarray of shape (n_chunks,)
+            The index in `numbers` of the chunk that each one is equal to.
+        """
+        digests = [
+            hashlib.blake2b(self.chunk(number).tobytes(), digest_size=16).digest()
+            for number in range(len(self.lengths))
+        ]
+        number_of = {digest: number for number, digest in enumerate(digests)}
+        kinds = sorted(number_of)
+        index_of = {digest: index for index, digest in enumerate(kinds)}
+        numbers = np.array([number_of[digest] for digest in kinds])
+        return numbers, np.array([index_of[digest] for digest in digests])
 
 
 class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
@@ -122,13 +194,10 @@ class Collate:
         self, rows: Sequence[tuple[ChunkedDocument, Tensor, Tensor]]
     ) -> tuple[ChunkBatch, Targets]:
         documents, targets, weights = zip(*rows, strict=True)
-        chunks = [list(document.chunks(self.random_state)) for document in documents]
-        batch = ChunkBatch(
-            chunks=[chunk for of_document in chunks for chunk in of_document],
-            chunk_counts=[len(of_document) for of_document in chunks],
-            pad_id=documents[0].layout.pad_id,
+        return ChunkBatch(documents, self.random_state), (
+            torch.stack(targets),
+            torch.stack(weights),
         )
-        return batch, (torch.stack(targets), torch.stack(weights))
 
 
 def document_loader(

@@ -166,10 +166,14 @@ class ChunkedDocument:
         self, random_state: np.random.RandomState | None = None
     ) -> Iterator[NDArray[np.int32]]:
         """Yield the token ids of each chunk that is read, special tokens included."""
+        for start, end in self.bounds(random_state):
+            yield self.chunk(start, end)
+
+    def chunk(self, start: int, end: int) -> NDArray[np.int32]:
+        """Return the ids of the tokens from `start` to `end` between the special tokens."""
         prefix = np.array(self.layout.prefix, dtype=np.int32)
         suffix = np.array(self.layout.suffix, dtype=np.int32)
-        for start, end in self.bounds(random_state):
-            yield np.concatenate([prefix, self.token_ids[start:end], suffix])
+        return np.concatenate([prefix, self.token_ids[start:end], suffix])
 
 
 def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:

@@ -26,17 +26,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from sklearn_longbert._batching import (
-    ChunkBatch,
-    DocumentDataset,
-    MicroBatch,
-    Targets,
-    document_loader,
-)
+from sklearn_longbert import _gradient_cache
+from sklearn_longbert._batching import ChunkBatch, DocumentDataset, Targets, document_loader
+from sklearn_longbert._memory import free_memory, graph_bytes, is_out_of_memory, requested_bytes
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 
-PREDICTION_BATCH = 256  # documents whose chunks are sorted by length together
-AUTO_MICRO_BATCH_TOKENS = {"cpu": 4096, "other": 32768}
+# What "auto" stands for where memory is plentiful: more tokens in a pass, or a longer graph on a
+# CPU, make nothing faster (examples/benchmarks/speed.py).
+PASS_TOKENS = {"cpu": 2048, "other": 32768}
+GRAPH_TOKENS = {"cpu": 16384}
+MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
 
 Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
 
@@ -146,7 +145,7 @@ class LongBertNet(NeuralNet):
         keeps the learning rate constant.
     max_grad_norm : float or None
     micro_batch_tokens : int or "auto"
-        Most tokens, padding counted, in one encoder pass.
+        Most tokens, padding counted, in one encoder pass, and in the graphs that are kept.
     autocast : torch.dtype or None
     seed : int
         Of the head's first weights, dropout, the order of the documents and drawn chunks.
@@ -217,6 +216,7 @@ class LongBertNet(NeuralNet):
                     self._initialize_optimizer()
             # What it holds would stay in memory: the estimator, or the weights of the last fit.
             self.module = None
+            self.limits_ = self._training_limits(dataset)
             self.notify("on_train_begin", X=dataset, y=None)
             with suppress(StopTraining):
                 self.fit_loop(dataset, epochs=n_epochs)
@@ -228,15 +228,14 @@ class LongBertNet(NeuralNet):
                 raise ValueError(self._diverged(f"Parameter {name}"))
 
     def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
-        """Return the document logits, of shape (n_documents, n_outputs), in their order."""
-        n_batches = ceil(len(dataset) / PREDICTION_BATCH)
-        batches = tqdm(
-            self.forward_iter(dataset),
-            desc="predict",
-            total=n_batches,
-            disable=not (progress and n_batches > 1),
-        )
-        return torch.cat(list(batches)).numpy()
+        """Return the document logits, of shape (n_documents, n_outputs), in their order.
+
+        The chunks of all documents are sorted by length together, and equal ones are encoded
+        once.
+        """
+        self._set_training(False)
+        with torch.inference_mode():
+            return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
 
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
@@ -295,31 +294,139 @@ class LongBertNet(NeuralNet):
         ]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
-        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr)
+        # one kernel for all weights, where torch has it
+        fused = True if self._place.type in ("cpu", "cuda") else None
+        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr, fused=fused)
         return self
 
     def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
-        if training:
-            return document_loader(dataset, self.batch_size, self.seed)
-        return document_loader(dataset, PREDICTION_BATCH)
+        return document_loader(dataset, self.batch_size, self.seed if training else None)
 
-    def infer(self, x: ChunkBatch, **_: Any) -> Tensor:
-        """Return the document logits of a batch: the one place where order is restored."""
-        micro_batches = x.micro_batches(
-            resolve_micro_batch_tokens(self.micro_batch_tokens, self.device)
+    def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
+        """Return the document logits of a batch, on the CPU."""
+        numbers, inverse = x.distinct()
+        max_tokens = _pass_tokens(self.micro_batch_tokens, self._place)
+        with self._autocast():
+            padded = not self.module_.packs()
+        plan = x.plan(max_tokens, padded, numbers)
+        logits: list[Tensor] = []
+        with tqdm(
+            total=len(numbers), desc="predict", disable=not (progress and len(plan) > 1)
+        ) as bar:
+            for group in plan:
+                logits += self._halve_until_it_fits(x, group)
+                bar.update(len(group))
+        position = np.empty(len(x.lengths), dtype=np.intp)  # of a chunk among the logits
+        position[np.concatenate(plan)] = np.arange(len(numbers))
+        chunk_logits = torch.cat(logits)[torch.from_numpy(position[numbers[inverse]])]
+        return self.module_.pool(chunk_logits, x.chunk_counts)
+
+    def _halve_until_it_fits(self, batch: ChunkBatch, numbers: NDArray[np.intp]) -> list[Tensor]:
+        """Return the logits of these chunks, in as many passes as memory asks for."""
+        try:
+            return [self.module_.chunk_logits(self._encode(batch, numbers)).cpu()]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(numbers) == 1:
+                raise self._too_large(error, batch.lengths[numbers[0]]) from error
+        middle = len(numbers) // 2
+        halves = (numbers[:middle], numbers[middle:])
+        return [part for half in halves for part in self._halve_until_it_fits(batch, half)]
+
+    def train_step_single(self, batch: tuple[ChunkBatch, Targets], **_: Any) -> dict[str, Tensor]:
+        """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""
+        self._set_training(True)
+        state = torch.get_rng_state()
+        while True:
+            try:
+                return self._backward(*batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                longest = int(batch[0].lengths.max())
+                if self.limits_[0] <= longest:
+                    raise self._too_large(error, longest) from error
+            # outside of the handler, whose traceback holds on to the graphs
+            self._zero_grad_optimizer(set_to_none=True)
+            if self._place.type == "cuda":
+                torch.cuda.empty_cache()
+            torch.set_rng_state(state)
+            self.limits_ = (max(self.limits_[0] // 2, longest),) * 2
+
+    def _backward(self, chunks: ChunkBatch, targets: Targets) -> dict[str, Tensor]:
+        pass_tokens, graph_tokens = self.limits_
+        seed = int(torch.randint(2**62, ()))  # of the dropout of this batch
+        with self._autocast():
+            padded = not self.module_.packs()
+        plan = chunks.plan(pass_tokens, padded)
+        sizes = [
+            int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
+            for group in plan
+        ]
+        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_tokens, side="right")), 1)
+        if not any(weight.requires_grad for weight in self.module_.encoder.parameters()):
+            n_kept = len(plan)  # a frozen encoder keeps nothing, and needs no second pass
+        step = {}
+
+        def loss_of(embeddings: Tensor) -> Tensor:
+            logits = self.module_.pool(self.module_.chunk_logits(embeddings), chunks.chunk_counts)
+            step["y_pred"] = logits.detach()
+            return self.get_loss(logits, targets)
+
+        step["loss"] = _gradient_cache.backward(
+            lambda numbers: self._encode(chunks, numbers, seed), plan, n_kept, loss_of, self._place
         )
-        parts = [self._encode(micro_batch) for micro_batch in micro_batches]
-        embeddings = torch.cat(parts)  # (n_chunks, hidden_size), longest chunk first
-        rank = torch.from_numpy(np.argsort(x.row_order)).to(embeddings.device)
-        return self.module_.head_and_pool(embeddings[rank], x.chunk_counts)
+        return step
 
-    def _encode(self, micro_batch: MicroBatch) -> Tensor:
-        device = torch.device(self.device)
+    def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp], seed: int = 0) -> Tensor:
+        with self._autocast():
+            return self.module_.encode(batch.micro_batch(numbers), seed)
+
+    def _autocast(self) -> torch.autocast:
         enabled = self.autocast is not None
-        with torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
-            return self.module_.encode(
-                micro_batch.input_ids.to(device), micro_batch.attention_mask.to(device)
-            )
+        return torch.autocast(self._place.type, dtype=self.autocast, enabled=enabled)
+
+    @property
+    def _place(self) -> torch.device:
+        return torch.device(self.device)
+
+    def _training_limits(self, dataset: DocumentDataset) -> tuple[int, int]:
+        """Return the most tokens of an encoder pass, and of the graphs that are kept."""
+        pass_tokens = _pass_tokens(self.micro_batch_tokens, self._place)
+        if self.micro_batch_tokens != "auto":
+            return pass_tokens, pass_tokens
+        longest = max(dataset.documents, key=lambda document: document.n_tokens)
+        chunk = ChunkBatch([longest])
+        numbers = chunk.plan(1, padded=False)[0]  # its longest
+        self._set_training(True)
+        with torch.random.fork_rng(devices=[]):
+            n_bytes = graph_bytes(lambda: self._encode(chunk, numbers))
+        bytes_per_token = max(n_bytes / chunk.lengths.max(), 1.0)
+        for_weights = 3 * sum(  # gradients and AdamW's two moments
+            weight.nbytes for weight in self.module_.parameters() if weight.requires_grad
+        )
+        free = max(MEMORY_SHARE * free_memory(self._place) - for_weights, 0)
+        graph_tokens = int(min(free / bytes_per_token, GRAPH_TOKENS.get(self._place.type, np.inf)))
+        return min(pass_tokens, graph_tokens), graph_tokens
+
+    def _too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
+        requested = requested_bytes(error)
+        missing = (
+            ""
+            if requested is None
+            else (f": {requested} bytes more were asked for, {free_memory(self._place)} were free")
+        )
+        return MemoryError(
+            f"A single chunk of {n_tokens} tokens does not fit into the memory of "
+            f"{self.device}{missing}. Micro-batches were halved down to one chunk. Lower "
+            f"chunk_size, pass precision='bfloat16' (it is {self._precision!r}), a smaller "
+            f"model_name, or free memory that other programs hold."
+        )
+
+    @property
+    def _precision(self) -> str:
+        return "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")
 
     def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each document, of shape (n_documents,)."""
@@ -407,11 +514,10 @@ def check_callbacks(callbacks: list[Any] | None) -> None:
             )
 
 
-def resolve_micro_batch_tokens(micro_batch_tokens: int | str, device: str) -> int:
-    """Return the number that "auto" stands for on this device, any other as it is."""
+def _pass_tokens(micro_batch_tokens: int | str, place: torch.device) -> int:
+    """Return the most tokens of an encoder pass: the number, or what "auto" stands for there."""
     if isinstance(micro_batch_tokens, str):
-        kind = torch.device(device).type
-        return AUTO_MICRO_BATCH_TOKENS.get(kind, AUTO_MICRO_BATCH_TOKENS["other"])
+        return PASS_TOKENS.get(place.type, PASS_TOKENS["other"])
     return micro_batch_tokens
 
 

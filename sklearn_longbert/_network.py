@@ -1,18 +1,23 @@
 """The network: encoder, token pooling, head, pooling.
 
-Its two halves, :meth:`LongBertNetwork.encode` and :meth:`LongBertNetwork.head_and_pool`, meet
-at the chunk embeddings: whatever groups chunks into micro-batches does so between them.
+Its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the chunk embeddings:
+whatever groups chunks into micro-batches does so between them. How the encoder reads a
+micro-batch, packed or padded, is nobody else's concern.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sklearn_longbert._attention import PackedChunks, can_pack, prepare_packing
+from sklearn_longbert._batching import MicroBatch
+from sklearn_longbert._dropout import replace_dropouts
 from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
-from sklearn_longbert._pretrained import rebuild_encoder
+from sklearn_longbert._pretrained import first_position, rebuild_encoder
 
 
 class LongBertNetwork(nn.Module):
@@ -42,6 +47,9 @@ class LongBertNetwork(nn.Module):
         super().__init__()
         config = encoder.config
         self.encoder = encoder
+        self.randomness = replace_dropouts(encoder)
+        prepare_packing(encoder)
+        self._packs: dict[tuple[str, bool], bool] = {}
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype)
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
@@ -49,29 +57,106 @@ class LongBertNetwork(nn.Module):
         self.pooling = pooling
         self.token_pooling = token_pooling
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the chunk embeddings, of shape (n_rows, hidden_size).
+    def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
+        """Return the chunk embeddings, of shape (n_chunks, hidden_size).
 
         Parameters
         ----------
-        input_ids, attention_mask : Tensor of shape (n_rows, length)
+        micro_batch : MicroBatch
+        seed : int, default=0
+            What dropout, in training, depends on beside the chunks' numbers.
         """
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        hidden_states = output.last_hidden_state  # (n_rows, length, hidden_size)
+        keys = micro_batch.dropout_keys(seed) if self.training else None
+        read = self._read_packed if self.packs() else self._read_padded
+        hidden_states = read(micro_batch, keys)  # (n_tokens, hidden_size)
+        self.randomness.begin(None)
         hidden_states = hidden_states.to(self.head.weight.dtype)  # autocast may have narrowed it
-        return TOKEN_POOLINGS[self.token_pooling](hidden_states, attention_mask)
+        return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
 
-    def head_and_pool(self, embeddings: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+    def chunk_logits(self, embeddings: Tensor) -> Tensor:
+        """Return the chunk logits, of shape (n_chunks, n_outputs)."""
+        return self.head(self.dropout(embeddings))
+
+    def pool(self, chunk_logits: Tensor, chunk_counts: Sequence[int]) -> Tensor:
         """Return the document logits, of shape (n_documents, n_outputs).
 
         Parameters
         ----------
-        embeddings : Tensor of shape (n_chunks, hidden_size)
+        chunk_logits : Tensor of shape (n_chunks, n_outputs)
             In the order of the documents.
         chunk_counts : sequence of int, of length n_documents
         """
-        chunk_logits = self.head(self.dropout(embeddings))  # (n_chunks, n_outputs)
         return pool_documents(chunk_logits, chunk_counts, self.pooling)
+
+    def packs(self) -> bool:
+        """Whether micro-batches are read without padding, where the network is now.
+
+        So it is if that gives the same hidden states for two chunks as padding does. They are
+        compared once for each device and precision, because what an architecture makes of
+        packed chunks is written nowhere.
+        """
+        device = self.head.weight.device
+        precise = not torch.is_autocast_enabled(device.type)
+        if (device.type, precise) not in self._packs:
+            can = can_pack(self.encoder, device)
+            self._packs[device.type, precise] = can and self._packing_agrees(precise)
+        return self._packs[device.type, precise]
+
+    def _packing_agrees(self, precise: bool) -> bool:
+        device_type = self.head.weight.device.type
+        rng = np.random.RandomState(0)
+        chunks = [
+            rng.randint(self.encoder.config.vocab_size, size=size).astype(np.int32)
+            for size in (5, 3)
+        ]
+        probe = MicroBatch(chunks, np.arange(2), pad_id=0)
+        was_training = self.encoder.training
+        if was_training:
+            self.encoder.eval()
+        dtype = torch.get_autocast_dtype(device_type)
+        # without autocast's cache, which would keep weights that were narrowed without a gradient
+        with (
+            torch.no_grad(),
+            torch.autocast(device_type, dtype=dtype, enabled=not precise, cache_enabled=False),
+        ):
+            padded = self._read_padded(probe, None).float()
+            try:
+                packed = self._read_packed(probe, None).float()
+            except (RuntimeError, TypeError, NotImplementedError, KeyError):
+                agrees = False  # the encoder does not pass the layout on, or lacks a kernel
+            else:
+                error = torch.linalg.vector_norm(packed - padded)
+                tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over
+                agrees = bool(error <= tolerance * torch.linalg.vector_norm(padded))
+        if was_training:
+            self.encoder.train()
+        return agrees
+
+    # Both return the hidden states of the real tokens, of shape (n_tokens, hidden_size).
+
+    def _read_packed(self, micro_batch: MicroBatch, keys: Tensor | None) -> Tensor:
+        device = self.head.weight.device
+        self.randomness.begin(None if keys is None else keys.to(device)[None])
+        chunks = PackedChunks(micro_batch.lengths, device, self.randomness)
+        output = self.encoder(
+            input_ids=micro_batch.input_ids.to(device)[None],
+            position_ids=chunks.positions[None] + first_position(self.encoder),
+            packed_chunks=chunks,
+        )
+        return output.last_hidden_state[0]
+
+    def _read_padded(self, micro_batch: MicroBatch, keys: Tensor | None) -> Tensor:
+        device = self.head.weight.device
+        mask = micro_batch.attention_mask
+        input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
+            mask, micro_batch.input_ids
+        )
+        if keys is not None:
+            padded_keys = torch.zeros(mask.shape, dtype=keys.dtype).masked_scatter(mask, keys)
+            self.randomness.begin(padded_keys.to(device))
+        mask = mask.to(device)
+        output = self.encoder(input_ids=input_ids.to(device), attention_mask=mask.long())
+        return output.last_hidden_state[mask]
 
 
 def network_state(network: LongBertNetwork) -> dict[str, Any]:

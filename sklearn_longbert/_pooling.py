@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 
-def mean_tokens(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean over the real tokens of each chunk, special tokens among them, not over padding."""
-    mask = attention_mask.unsqueeze(-1).to(hidden_states.dtype)  # (n_rows, length, 1)
-    return (hidden_states * mask).sum(1) / mask.sum(1)  # (n_rows, hidden_size)
+def mean_tokens(hidden_states: Tensor, lengths: list[int]) -> Tensor:
+    """Mean over the tokens of each chunk, special tokens among them."""
+    return torch.stack([chunk.mean(0) for chunk in hidden_states.split(lengths)])
 
 
-def first_token(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The hidden state of the first token, which BERT calls [CLS]."""
-    return hidden_states[:, 0]  # (n_rows, hidden_size)
+def first_token(hidden_states: Tensor, lengths: list[int]) -> Tensor:
+    """The hidden state of the first token of each chunk, which BERT calls [CLS]."""
+    return torch.stack([chunk[0] for chunk in hidden_states.split(lengths)])
 
 
 def mean_chunks(chunk_logits: Tensor) -> Tensor:
@@ -25,7 +24,9 @@ def max_chunks(chunk_logits: Tensor) -> Tensor:
     return chunk_logits.amax(0)  # (n_outputs,)
 
 
-TOKEN_POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# From hidden states, of shape (n_tokens, hidden_size), and how many tokens each chunk has, to
+# embeddings, of shape (n_chunks, hidden_size).
+TOKEN_POOLINGS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
     "mean": mean_tokens,
     "cls": first_token,
 }

@@ -292,6 +292,11 @@ def encoder_limit(config: Any) -> int | None:
         return None
     with _silenced(), no_init_weights(), torch.device("meta"):
         encoder = AutoModel.from_config(config)
+    return int(n_positions) - first_position(encoder)
+
+
+def first_position(encoder: nn.Module) -> int:
+    """Return the position that the encoder gives to the first token of a chunk."""
     reserved = [
         table.padding_idx + 1
         for name, table in encoder.named_modules()
@@ -299,7 +304,7 @@ def encoder_limit(config: Any) -> int | None:
         and isinstance(table, nn.Embedding)
         and table.padding_idx is not None
     ]
-    return int(n_positions) - max(reserved, default=0)
+    return max(reserved, default=0)
 
 
 def set_dropout(config: Any, dropout: float, attention_dropout: float) -> Any:

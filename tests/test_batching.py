@@ -1,4 +1,7 @@
-"""Micro-batches hold every chunk once, within the budget, and padded to their own longest."""
+"""Micro-batches hold every chunk once, by length, and within the budget."""
+
+import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,31 +36,47 @@ def document(n_tokens: int, first_id: int = 10, **settings) -> ChunkedDocument:
 
 
 def batch_of(lengths: list[int]) -> ChunkBatch:
-    chunks = [np.full(length, index, dtype=np.int32) for index, length in enumerate(lengths)]
-    return ChunkBatch(chunks, [1] * len(chunks), PAD)
+    """Documents of one chunk of each of these lengths, of which two tokens are special."""
+    return ChunkBatch([document(length - 2, 10 * length, chunk_size=99) for length in lengths])
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 100))
-def test_micro_batches(lengths, max_tokens):
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=40), st.integers(1, 100), st.booleans())
+def test_plan(lengths, max_tokens, padded):
     batch = batch_of(lengths)
-    rows = []
-    for micro_batch in batch.micro_batches(max_tokens):
-        n_rows, longest = micro_batch.input_ids.shape
-        assert n_rows * longest <= max_tokens or n_rows == 1
-        real = micro_batch.attention_mask.sum(1)
-        assert real.max() == longest  # padded to its own longest only
-        for ids, length in zip(micro_batch.input_ids, real, strict=True):
-            assert (ids[length:] == PAD).all()
-            assert len(set(ids[:length].tolist())) == 1
-            rows.append(int(ids[0]))
-    assert rows == batch.row_order.tolist()
-    assert sorted(rows) == list(range(len(lengths)))
-    assert sorted(lengths, reverse=True) == [lengths[row] for row in rows]
+    groups = batch.plan(max_tokens, padded)
+    sizes = []
+    for numbers in groups:
+        of_group = [lengths[number] for number in numbers]
+        sizes.append(max(of_group) * len(of_group) if padded else sum(of_group))
+        assert sizes[-1] <= max_tokens or len(of_group) == 1
+    order = np.concatenate(groups)
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[number] for number in order] == sorted(lengths, reverse=True)
+    for (first, second), size in zip(pairwise(groups), sizes, strict=False):
+        # as few as they can be in this order: the next chunk would not have fitted
+        more = lengths[first[0]] if padded else lengths[second[0]]
+        assert size + more > max_tokens
 
 
-def test_micro_batches_by_hand():
-    shapes = [tuple(m.input_ids.shape) for m in batch_of([2, 5, 3, 5, 1]).micro_batches(10)]
-    assert shapes == [(2, 5), (3, 3)]
+def test_plan_by_hand():
+    batch = batch_of([3, 5, 3, 5, 2])
+    assert [list(group) for group in batch.plan(10, padded=True)] == [[1, 3], [0, 2, 4]]
+    assert [list(group) for group in batch.plan(13, padded=False)] == [[1, 3, 0], [2, 4]]
+    some = batch.plan(8, False, numbers=np.array([4, 0, 3]))
+    assert [list(group) for group in some] == [[3, 0], [4]]
+
+
+def test_micro_batch_by_hand():
+    batch = ChunkBatch([document(9), document(0), document(4, first_id=50)])
+    micro_batch = batch.micro_batch(np.array([2, 3, 4]))
+    assert micro_batch.lengths == [3, 2, 6]
+    assert micro_batch.input_ids.tolist() == [1, 18, 2, 1, 2, 1, 50, 51, 52, 53, 2]
+    assert micro_batch.attention_mask.int().tolist() == [
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1],
+    ]
+    assert micro_batch.pad_id == PAD
 
 
 def test_collate_keeps_documents_apart():
@@ -66,26 +85,56 @@ def test_collate_keeps_documents_apart():
     batch, (targets, weights) = Collate()(rows)
     assert len(batch) == 3  # documents, not chunks: what skorch weights the loss by
     assert batch.chunk_counts == [3, 1, 1]
-    assert [chunk.tolist() for chunk in batch.chunks] == [
+    assert [batch.chunk(number).tolist() for number in range(5)] == [
         [1, 10, 11, 12, 13, 2],
         [1, 14, 15, 16, 17, 2],
         [1, 18, 2],
         [1, 2],
         [1, 50, 51, 52, 53, 2],
     ]
+    assert batch.lengths.tolist() == [6, 6, 3, 2, 6]
     assert targets.tolist() == [0, 1, 2]
     assert weights.tolist() == [1, 1, 1]
+
+
+@given(st.lists(st.sampled_from([0, 3, 4, 8, 11]), min_size=1, max_size=12), st.randoms())
+def test_distinct(sizes, random):
+    batch = ChunkBatch([document(size, random.choice([10, 50])) for size in sizes])
+    numbers, inverse = batch.distinct()
+    chunks = [tuple(batch.chunk(number)) for number in range(len(batch.lengths))]
+    assert len(numbers) == len(set(chunks))
+    assert [chunks[numbers[index]] for index in inverse] == chunks
+    backwards = ChunkBatch(batch.documents[::-1])
+    assert [tuple(backwards.chunk(number)) for number in backwards.distinct()[0]] == [
+        chunks[number] for number in numbers
+    ]
+
+
+def test_a_batch_copies_no_token_ids():
+    """A million tokens: their own array, and a table of the chunks."""
+    long = document(1_000_000, chunk_size=512)
+    tracemalloc.start()
+    batch = ChunkBatch([long])
+    batch.plan(4096, padded=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert long.tokens.nbytes == 12_000_000
+    assert peak < 1_000_000
+
+
+def starts(batch: ChunkBatch) -> tuple[int, ...]:
+    return tuple(int(batch.chunk(number)[1]) for number in range(len(batch.lengths)))
 
 
 def test_random_chunks_are_drawn_anew_in_training_only():
     documents = np.array([document(80, max_chunks=2, chunk_selection="random")], dtype=object)
     loader = document_loader(DocumentDataset(documents), 1, seed=0)
-    epochs = {tuple(chunk[1] for chunk in batch.chunks) for _ in range(8) for batch, _ in loader}
+    epochs = {starts(batch) for _ in range(8) for batch, _ in loader}
     assert len(epochs) > 3
     assert all(len(chunks) == 2 for chunks in epochs)
     loader = document_loader(DocumentDataset(documents), 1)
     ((batch, _),) = loader
-    assert [chunk[1] for chunk in batch.chunks] == [30, 70]  # the 6th and the 16th of 20 chunks
+    assert starts(batch) == (30, 70)  # the 6th and the 16th of 20 chunks
 
 
 @pytest.mark.parametrize("seed", [None, 3])

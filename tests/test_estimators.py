@@ -29,7 +29,6 @@ from skorch.callbacks import Callback, EarlyStopping
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
-from sklearn_longbert import _net as net_module
 from sklearn_longbert import _pretrained as pretrained_module
 
 WORDS = ("good", "bad", "sport")
@@ -939,9 +938,8 @@ def n_bars(err: str, name: str) -> int:
 
 
 def test_verbose_shows_one_bar_a_fit(
-    classifier: partial, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    classifier: partial, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(net_module, "PREDICTION_BATCH", 4)
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(max_epochs=2, verbose=1).fit(X, y, X_val=X, y_val=y)
     out, err = capfd.readouterr()
@@ -950,10 +948,11 @@ def test_verbose_shows_one_bar_a_fit(
     assert "6/6" in err  # all steps of both epochs
     model.predict(X[:4])
     assert capfd.readouterr() == ("", "")  # a short one
-    model.predict(X)
+    n_chunks = sum(document.n_chunks for document in model.chunker_.transform(list(set(X))))
+    model.set_params(micro_batch_tokens=1).predict(X)
     err = capfd.readouterr().err
     assert err.count("\n") == n_bars(err, "predict") == 1
-    assert "3/3" in err
+    assert f"{n_chunks}/{n_chunks}" in err
 
 
 def test_verbose_shows_one_bar_a_partial_fit(

@@ -20,7 +20,7 @@ def fitted(request, tiny_bert, words):
     texts = [" ".join(words[: 1 + index]) * 9 for index in range(9)]
     classifier = LongBertClassifier(
         tiny_bert, chunk_size=12, chunk_overlap=3, pooling=request.param, random_state=0
-    ).set_params(learning_rate=1e-2)
+    ).set_params(learning_rate=1e-2, precision="float32")
     return classifier.fit(texts, [0, 1, 2] * 3)
 
 
@@ -41,27 +41,52 @@ def test_predictions_depend_on_the_text_alone(fitted, words, data):
     np.testing.assert_allclose(together, alone[list(order)], rtol=1e-5, atol=1e-6)
 
 
-def test_predictions_over_several_batches_keep_their_order(fitted, words, monkeypatch):
-    texts = [" ".join(words[: 1 + index % 10]) for index in range(23)]
-    expected = fitted.decision_function(texts)
-    monkeypatch.setattr("sklearn_longbert._net.PREDICTION_BATCH", 4)
-    np.testing.assert_allclose(fitted.decision_function(texts), expected, rtol=1e-5, atol=1e-6)
+@pytest.fixture
+def passes(fitted):
+    """The shapes of what the encoder reads in each pass."""
+    shapes = []
+    hook = fitted.net_.module_.encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    fitted.predict(["good"])  # the first one, after fit, may probe
+    shapes.clear()
+    yield shapes
+    hook.remove()
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 96])
-def test_micro_batch_tokens_bounds_each_encoder_pass(fitted, words, max_tokens):
-    shapes = []
-    encoder = fitted.net_.module_.encoder
-    hook = encoder.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
-    )
-    fitted.set_params(micro_batch_tokens=max_tokens)
-    fitted.predict([" ".join(words * 5), "good", " ".join(words)])
-    hook.remove()
-    assert len(shapes) > 1
-    assert all(n_rows * longest <= max_tokens or n_rows == 1 for n_rows, longest in shapes)
+def test_micro_batch_tokens_bounds_each_encoder_pass(fitted, words, passes, max_tokens):
+    texts = [" ".join(np.random.RandomState(seed).choice(words, 40)) for seed in range(3)]
+    fitted.set_params(micro_batch_tokens=max_tokens).predict(texts)
+    assert len(passes) > 1
+    assert all(n_rows * longest <= max(max_tokens, 12) for n_rows, longest in passes)
     if max_tokens > 12:
-        assert any(n_rows > 1 for n_rows, _ in shapes)
+        assert any(n_rows * longest > 12 for n_rows, longest in passes)
+
+
+def test_repeated_texts_and_equal_chunks_are_encoded_once(fitted, words, passes):
+    fitted.set_params(micro_batch_tokens="auto")
+    chunk = " ".join(words[:4])
+    once = ["good", chunk]
+    documents = fitted.chunker_.transform(once)
+    logits = fitted.decision_function([*once, "good", "good", chunk])
+    assert [document.n_chunks for document in documents] == [1, 1]
+    assert sum(n_rows * longest for n_rows, longest in passes) == sum(
+        document.n_tokens + 2 for document in documents
+    )
+    np.testing.assert_array_equal(logits[[0, 0, 1]], logits[[2, 3, 4]])
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_predictions_do_not_depend_on_the_order_to_the_last_bit(fitted, words):
+    rng = np.random.RandomState(0)
+    texts = [" ".join(rng.choice(words, rng.randint(1, 60))) for _ in range(30)]
+    fitted.set_params(micro_batch_tokens=100)
+    logits = fitted.decision_function(texts)
+    order = rng.permutation(len(texts))
+    shuffled = fitted.decision_function([texts[index] for index in order])
+    np.testing.assert_array_equal(shuffled, logits[order])
 
 
 def test_schedule_by_hand():
@@ -144,8 +169,9 @@ def test_every_text_counts_once_whatever_its_length(tiny_bert, words):
     """The loss of a long and a short text is the mean of the losses that each has alone."""
     long, short = " ".join(words * 20), "bad"
     classifier = LongBertClassifier(
-        tiny_bert, chunk_size=12, max_epochs=1, dropout=0.0, learning_rate=1e-30, random_state=0
-    ).fit([long, short], [0, 1])
+        tiny_bert, chunk_size=12, max_epochs=1, dropout=0.0, precision="float32", random_state=0
+    )
+    classifier.set_params(learning_rate=1e-30).fit([long, short], [0, 1])
     assert classifier.n_chunks_[0] > 20 * classifier.n_chunks_[1]
     alone = -classifier.predict_log_proba([long, short])[[0, 1], [0, 1]]
     assert abs(alone[0] - alone[1]) > 1e-2
@@ -158,8 +184,9 @@ def test_weighted_loss_by_hand(tiny_bert, weights):
     if weights[0] == 0:
         labels = [0, 0, 1]
     classifier = LongBertClassifier(
-        tiny_bert, batch_size=2, max_epochs=1, dropout=0.0, learning_rate=1e-30, random_state=0
-    ).fit(texts, labels, sample_weight=weights)
+        tiny_bert, batch_size=2, max_epochs=1, dropout=0.0, precision="float32", random_state=0
+    ).set_params(learning_rate=1e-30)
+    classifier.fit(texts, labels, sample_weight=weights)
     losses = -classifier.predict_log_proba(texts)[range(3), labels]
     assert classifier.history_[0]["train_loss"] == pytest.approx(
         np.average(losses, weights=weights), rel=1e-5

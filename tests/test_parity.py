@@ -59,7 +59,12 @@ def parts(folder: str):
 def untrained(folder: str, texts, n_classes: int = 3, **parameters) -> LongBertClassifier:
     """An estimator whose encoder is as it was loaded: its learning rate is next to nothing."""
     classifier = LongBertClassifier(
-        folder, chunk_size=CHUNK_SIZE, max_epochs=1, random_state=0, **parameters
+        folder,
+        chunk_size=CHUNK_SIZE,
+        max_epochs=1,
+        precision="float32",
+        random_state=0,
+        **parameters,
     ).set_params(learning_rate=1e-30, weight_decay=0.0)
     return classifier.fit(texts, [index % n_classes for index in range(len(texts))])
 
@@ -118,6 +123,7 @@ def test_one_sgd_step(architecture, pooling, tiny_encoder, monkeypatch):
     ours = LongBertClassifier(
         folder, chunk_size=CHUNK_SIZE, pooling=pooling, max_epochs=1, random_state=0, dropout=0.0
     ).set_params(learning_rate=0.5, weight_decay=0.0, warmup_fraction=0.0, max_grad_norm=None)
+    ours.set_params(precision="float32")
     ours.fit(texts, [0, 1, 2])
 
     logits = reference_logits(texts, tokenizer, encoder, weight, bias, pooling, "mean")

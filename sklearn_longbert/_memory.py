@@ -1,0 +1,92 @@
+"""How much memory is free, how much a pass takes, and what to do when it is not enough."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+CGROUPS = Path("/sys/fs/cgroup")
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes this process can still allocate on `device`.
+
+    On a CPU it is what the machine has available, or what the control groups of the process
+    (those of a container, say) have left, whichever is less.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    return min([psutil.virtual_memory().available, *_cgroups_left()])
+
+
+def _cgroups_left() -> Iterator[int]:
+    """Yield what each control group above the process has left, where it has a limit."""
+    if not PROCESS_CGROUPS.is_file():
+        return
+    for line in PROCESS_CGROUPS.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, limit, usage, cache = CGROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = (
+                CGROUPS / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+            cache = "total_inactive_file"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root) and (folder / limit).is_file():
+                text = (folder / limit).read_text().strip()
+                if text != "max":
+                    used = int((folder / usage).read_text()) - _statistic(folder, cache)
+                    yield max(int(text) - used, 0)
+
+
+def _statistic(folder: Path, name: str) -> int:
+    for line in (folder / "memory.stat").read_text().splitlines():
+        key, value = line.split()
+        if key == name:
+            return int(value)
+    return 0
+
+
+def graph_bytes(forward: Callable[[], Tensor]) -> int:
+    """Return how many bytes autograd keeps of a forward pass for the backward pass."""
+    sizes: dict[int, int] = {}
+
+    def see(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+        output = forward()  # alive until all is counted, so that no address is given out again
+    total = sum(sizes.values())
+    del output
+    return total
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or, where memory is limited, on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def requested_bytes(error: BaseException) -> int | None:
+    """Return how many bytes could not be allocated, None if the message does not say."""
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) (\w+)", str(error))
+    if found is None or found[2] not in UNITS:
+        return None
+    return int(float(found[1]) * UNITS[found[2]])
