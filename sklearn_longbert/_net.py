@@ -400,8 +400,13 @@ class LongBertNet(NeuralNet):
         chunk = ChunkBatch([longest])
         numbers = chunk.plan(1, padded=False)[0]  # its longest
         self._set_training(True)
-        with torch.random.fork_rng(devices=[]):
-            n_bytes = graph_bytes(lambda: self._encode(chunk, numbers))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                n_bytes = graph_bytes(lambda: self._encode(chunk, numbers))
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise self._too_large(error, chunk.lengths.max()) from error
+            raise
         bytes_per_token = max(n_bytes / chunk.lengths.max(), 1.0)
         for_weights = 3 * sum(  # gradients and AdamW's two moments
             weight.nbytes for weight in self.module_.parameters() if weight.requires_grad
