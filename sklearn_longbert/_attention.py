@@ -22,6 +22,8 @@ from sklearn_longbert._dropout import ChunkRandomness, keep_elements, masked_sca
 
 NAME = "sklearn_longbert"
 
+BLOCK_BYTES = 2**20  # about what a core's own cache holds
+
 Tokens = tuple[Tensor, ...]  # query, key and value
 
 
@@ -102,16 +104,77 @@ def attention(
 
 
 def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float | None) -> Tensor:
-    """Call torch's attention for each run of chunks of equal length."""
+    """Call an attention kernel for each run of chunks of equal length.
+
+    In bfloat16 on a CPU torch's own computes in float32, and is slower than plain matrix
+    products (examples/benchmarks/speed.py).
+    """
     runs = [(length, len(list(run))) for length, run in groupby(chunks.lengths)]
     # split, whose gradient is one concatenation; that of a slice is as large as all tokens
     parts = [tensor.split([length * n_rows for length, n_rows in runs]) for tensor in tokens]
     outputs = []
     for (length, n_rows), *of_run in zip(runs, *parts, strict=True):
         query, key, value = (part.unflatten(0, (n_rows, length)).transpose(1, 2) for part in of_run)
-        output = scaled_dot_product_attention(query, key, value, scale=scaling)
+        if query.dtype == torch.bfloat16:
+            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+            output = _BlockedAttention.apply(query, key, value, scale)
+        else:
+            output = scaled_dot_product_attention(query, key, value, scale=scaling)
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (n_rows * length, n_heads, ...)
     return torch.cat(outputs)
+
+
+class _BlockedAttention(torch.autograd.Function):
+    """Attention by matrix products over a few heads at a time, whose weights stay in the cache.
+
+    The weights are computed again in the backward pass, not kept, as in flash attention (Dao et
+    al., 2022, https://arxiv.org/abs/2205.14135), but a whole head at once.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, query: Tensor, key: Tensor, value: Tensor, scale: float
+    ) -> Tensor:
+        heads = [tensor.flatten(0, 1) for tensor in (query, key, value)]  # (n_heads, length, ...)
+        ctx.save_for_backward(*heads)
+        ctx.shape, ctx.scale = value.shape, scale
+        output = torch.empty_like(heads[2])
+        with torch.autocast("cpu", enabled=False):  # it would widen the softmax
+            for block in _blocks(heads[0]):
+                query, key, value = (tensor[block] for tensor in heads)
+                torch.bmm(_attention_weights(query * scale, key), value, out=output[block])
+        return output.view(ctx.shape)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+        heads = ctx.saved_tensors
+        gradients = [torch.empty_like(tensor) for tensor in heads]
+        of_output = gradient.flatten(0, 1)
+        for block in _blocks(of_output):
+            query, key, value, upstream = (tensor[block] for tensor in (*heads, of_output))
+            of_query, of_key, of_value = (tensor[block] for tensor in gradients)
+            query = query * ctx.scale
+            weights = _attention_weights(query, key)
+            torch.bmm(weights.transpose(1, 2), upstream, out=of_value)
+            of_weights = torch.bmm(upstream, value.transpose(1, 2))
+            of_scores = torch.ops.aten._softmax_backward_data(
+                of_weights, weights, -1, weights.dtype
+            )
+            torch.bmm(of_scores.transpose(1, 2), query, out=of_key)
+            torch.bmm(of_scores, key, out=of_query)
+        gradients[0] *= ctx.scale
+        return *(tensor.view(ctx.shape) for tensor in gradients), None
+
+
+def _blocks(heads: Tensor) -> list[slice]:
+    """Divide heads into blocks whose attention weights, in bfloat16, fit into BLOCK_BYTES."""
+    n_heads, length, _ = heads.shape
+    step = max(BLOCK_BYTES // (2 * length**2), 1)
+    return [slice(start, start + step) for start in range(0, n_heads, step)]
+
+
+def _attention_weights(scaled_query: Tensor, key: Tensor) -> Tensor:
+    return torch.bmm(scaled_query, key.transpose(1, 2)).softmax(-1)
 
 
 def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float | None) -> Tensor:

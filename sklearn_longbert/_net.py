@@ -218,7 +218,7 @@ class LongBertNet(NeuralNet):
             self.module = None
             self.limits_ = self._training_limits(dataset)
             self.notify("on_train_begin", X=dataset, y=None)
-            with suppress(StopTraining):
+            with suppress(StopTraining), _sparse_lookups(self.module_):
                 self.fit_loop(dataset, epochs=n_epochs)
             self.notify("on_train_end", X=dataset, y=None)
         self._zero_grad_optimizer(set_to_none=True)
@@ -524,6 +524,37 @@ def _pass_tokens(micro_batch_tokens: int | str, place: torch.device) -> int:
     if isinstance(micro_batch_tokens, str):
         return PASS_TOKENS.get(place.type, PASS_TOKENS["other"])
     return micro_batch_tokens
+
+
+@contextmanager
+def _sparse_lookups(network: nn.Module) -> Iterator[None]:
+    """On a CPU, let a pass through a table of embeddings cost what it reads.
+
+    A dense gradient of it, as large as the vocabulary, would be filled with zeros and added in
+    every pass. Rows are added instead to one that is made dense at the first pass of a step.
+    """
+    tables = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Embedding)
+        and layer.weight.requires_grad
+        and layer.weight.device.type == "cpu"
+        and not layer.sparse
+    ]
+    hooks = [layer.weight.register_post_accumulate_grad_hook(_make_dense) for layer in tables]
+    for layer in tables:
+        layer.sparse = True
+    try:
+        yield
+    finally:
+        for layer, hook in zip(tables, hooks, strict=True):
+            layer.sparse = False
+            hook.remove()
+
+
+def _make_dense(weight: Tensor) -> None:
+    if weight.grad is not None and weight.grad.is_sparse:
+        weight.grad = weight.grad.to_dense()
 
 
 @contextmanager

