@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
 from sklearn_longbert._batching import DocumentDataset
+from sklearn_longbert._callbacks import ValidationMonitor, check_callbacks
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
-from sklearn_longbert._net import LongBertNet, ValidationMonitor, check_callbacks
+from sklearn_longbert._net import LongBertNet
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._validation import check_lengths, check_texts, check_weights
@@ -62,9 +63,13 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
     attention_dropout : float, default=0.0
         The same for attention weights; 0 keeps the fused, much faster attention kernels.
     micro_batch_tokens : int or "auto", default="auto"
-        Most tokens, padding counted, in one encoder pass; never less than one chunk. It
-        bounds memory in prediction, where a change takes effect without another fit. "auto"
-        is 4096 on a CPU and 32768 elsewhere.
+        Most tokens, padding counted, that are encoded at once, and whose graphs training keeps
+        at once; never less than one chunk. It bounds memory and changes no result: the chunks
+        of a batch that go beyond it are encoded twice, once for the loss and once for their
+        gradients (Gao et al., 2021, https://arxiv.org/abs/2101.06983). "auto" takes what half
+        of the free memory holds, on a CPU at most 16384, and encodes 2048 at once there and
+        32768 elsewhere. What does not fit on a GPU is halved. In prediction a change takes
+        effect without another fit.
     early_stopping : bool, default=False
         Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
@@ -82,7 +87,8 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         Where to compute: "auto" is CUDA where there is one, else the CPU.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
-        hardware multiplies it natively. Weights and the head stay float32.
+        hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
+        Weights and the head stay float32.
     callbacks : list, default=None
         Callbacks of skorch, run inside the fit. Each fit uses clones of them.
     revision : str, default=None
@@ -282,8 +288,8 @@ class BaseLongBert(BaseEstimator):
         return chunker.fit()
 
     def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
-        if not isinstance(inputs[0], ChunkedDocument):
-            return chunker.transform(inputs)
+        if not isinstance(inputs, np.ndarray):
+            return chunker._cut(inputs, with_spans=False)
         theirs, ours = inputs[0].layout, chunker.layout_
         if theirs == ours:
             return np.asarray(inputs, dtype=object)

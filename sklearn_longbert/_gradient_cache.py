@@ -64,10 +64,10 @@ def backward(
     """
     passes = []
     for index, numbers in enumerate(micro_batches):
-        before = _random_states(device)
+        before = random_states(device)
         with torch.set_grad_enabled(index < n_kept):
             output = encode(numbers)
-        drew = not all(map(torch.equal, before, _random_states(device)))
+        drew = not all(map(torch.equal, before, random_states(device)))
         passes.append(_Pass(numbers, output, index >= n_kept, before if drew else None))
     embeddings = torch.cat([one.output.detach() for one in passes])
     rank = np.argsort(np.concatenate([one.numbers for one in passes]))
@@ -75,10 +75,10 @@ def backward(
     loss = loss_of(embeddings)
     loss.backward()
     assert embeddings.grad is not None
-    after = _random_states(device)
+    after = random_states(device)
     while passes:
         _propagate(encode, passes.pop(0), embeddings.grad, device)
-    _restore(after, device)
+    restore(after, device)
     return loss.detach()
 
 
@@ -88,7 +88,7 @@ def _propagate(
     numbers, output = one.numbers, one.output
     if one.replay:
         if one.random_state is not None:
-            _restore(one.random_state, device)
+            restore(one.random_state, device)
         else:
             has_gradient = gradients[torch.from_numpy(numbers)].any(1).cpu().numpy()
             numbers = numbers[has_gradient]
@@ -99,14 +99,16 @@ def _propagate(
         output.backward(gradients[torch.from_numpy(numbers)])
 
 
-def _random_states(device: torch.device) -> list[Tensor]:
+def random_states(device: torch.device) -> list[Tensor]:
+    """Return the states of torch's generators that a pass on `device` may draw from."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
 
 
-def _restore(states: list[Tensor], device: torch.device) -> None:
+def restore(states: list[Tensor], device: torch.device) -> None:
+    """Set the generators to what :func:`random_states` returned."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

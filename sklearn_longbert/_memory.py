@@ -10,7 +10,21 @@ from torch import Tensor
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS_CGROUPS = Path("/proc/self/cgroup")
+# What micro_batch_tokens="auto" is at most: of an encoder pass, and of the graphs that are kept.
+# Longer passes fill a GPU, but leave a CPU's caches. With longer graphs only batches of very long
+# texts would be faster, by their second pass, and take gigabytes for it.
+PASS_TOKENS = {"cpu": 2048, "other": 32768}
+GRAPH_TOKENS = {"cpu": 16384}
+MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
+
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def pass_tokens(micro_batch_tokens: int | str, place: torch.device) -> int:
+    """Return the most tokens of an encoder pass: the number, or what "auto" stands for there."""
+    if isinstance(micro_batch_tokens, str):
+        return PASS_TOKENS.get(place.type, PASS_TOKENS["other"])
+    return micro_batch_tokens
 
 
 def free_memory(device: torch.device) -> int:
@@ -81,7 +95,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or, where memory is limited, on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+    phrases = ("out of memory", "DefaultCPUAllocator: can't allocate memory")
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
 def requested_bytes(error: BaseException) -> int | None:
@@ -90,3 +105,19 @@ def requested_bytes(error: BaseException) -> int | None:
     if found is None or found[2] not in UNITS:
         return None
     return int(float(found[1]) * UNITS[found[2]])
+
+
+def too_large(
+    error: BaseException, n_tokens: int, place: torch.device, precision: str
+) -> MemoryError:
+    """Return what to raise when not even a single chunk fits, because of `error`."""
+    requested = requested_bytes(error)
+    missing = ""
+    if requested is not None:
+        missing = f": {requested} bytes more were asked for, {free_memory(place)} were free"
+    return MemoryError(
+        f"A single chunk of {n_tokens} tokens does not fit into the memory of {place}{missing}. "
+        f"Micro-batches were halved down to one chunk. Lower chunk_size, pass "
+        f"precision='bfloat16' (it is {precision!r}) or a smaller model_name, or free memory "
+        f"that other programs hold."
+    )

@@ -28,105 +28,22 @@ from tqdm.auto import tqdm
 
 from sklearn_longbert import _gradient_cache
 from sklearn_longbert._batching import ChunkBatch, DocumentDataset, Targets, document_loader
-from sklearn_longbert._memory import free_memory, graph_bytes, is_out_of_memory, requested_bytes
+from sklearn_longbert._callbacks import (
+    ProgressBar,
+    StopTraining,
+    ValidationMonitor,
+    linear_schedule,
+)
+from sklearn_longbert._memory import (
+    GRAPH_TOKENS,
+    MEMORY_SHARE,
+    free_memory,
+    graph_bytes,
+    is_out_of_memory,
+    pass_tokens,
+    too_large,
+)
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
-
-# What "auto" stands for where memory is plentiful: more tokens in a pass, or a longer graph on a
-# CPU, make nothing faster (examples/benchmarks/speed.py).
-PASS_TOKENS = {"cpu": 2048, "other": 32768}
-GRAPH_TOKENS = {"cpu": 16384}
-MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
-
-Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
-
-
-class StopTraining(Exception):  # noqa: N818 - a signal like StopIteration, not an error
-    """Ends the epochs; skorch's own signal is KeyboardInterrupt, which is the user's."""
-
-
-def linear_schedule(step: int, n_warmup: int, n_steps: int) -> float:
-    """Factor of the learning rate at a step counted from 0: up to 1, then down, never 0."""
-    if step < n_warmup:
-        return (step + 1) / (n_warmup + 1)
-    return max(n_steps - step, 1) / max(n_steps - n_warmup, 1)
-
-
-class ValidationMonitor(Callback):
-    """Score held-out documents after each epoch; optionally stop, and keep the best weights.
-
-    Stopping follows scikit-learn's MLPClassifier: training ends when the score has not risen
-    by `tol` over the best one for more than `n_iter_no_change` epochs in a row.
-
-    Parameters
-    ----------
-    dataset : DocumentDataset
-    score : callable
-        (logits, targets, weights) to a float, the higher the better.
-    early_stopping : bool
-    n_iter_no_change : int
-    tol : float
-    """
-
-    def __init__(
-        self,
-        dataset: DocumentDataset,
-        score: Score,
-        early_stopping: bool,
-        n_iter_no_change: int,
-        tol: float,
-    ) -> None:
-        self.dataset = dataset
-        self.score = score
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-
-    def on_train_begin(self, net: "LongBertNet", X: Any = None, y: Any = None, **_: Any) -> None:
-        self.best_score_, self.best_loss_ = -np.inf, np.inf
-        self.best_weights_: dict[str, Tensor] | None = None
-        self.n_without_gain_ = 0
-
-    def on_epoch_end(self, net: "LongBertNet", **_: Any) -> None:
-        logits = net.predict_logits(self.dataset)
-        if not np.isfinite(logits).all():
-            raise ValueError(net._diverged("A logit of the validation texts"))
-        targets, weights = self.dataset.targets, self.dataset.weights
-        losses = net.document_losses(torch.from_numpy(logits), targets)
-        loss = float((losses * weights).sum() / weights.sum())
-        net.history.record("valid_loss", loss)
-        net.history.record("valid_loss_best", loss < self.best_loss_)  # for skorch's Checkpoint
-        self.best_loss_ = min(loss, self.best_loss_)
-        score = float(self.score(logits, targets.numpy(), weights.numpy()))
-        net.history.record("valid_score", score)
-        if not self.early_stopping:
-            return
-        gained = score >= self.best_score_ + self.tol
-        self.n_without_gain_ = 0 if gained else self.n_without_gain_ + 1
-        if score > self.best_score_:
-            self.best_score_ = score
-            net.best_epoch_ = len(net.history)
-            self.best_weights_ = {
-                name: weight.detach().to("cpu", copy=True)
-                for name, weight in net.module_.state_dict().items()
-            }
-        if self.n_without_gain_ > self.n_iter_no_change:
-            raise StopTraining
-
-    def on_train_end(self, net: "LongBertNet", X: Any = None, y: Any = None, **_: Any) -> None:
-        if self.best_weights_ is not None:
-            net.module_.load_state_dict(self.best_weights_)
-        self.best_weights_ = None
-
-
-class ProgressBar(Callback):
-    """Advance the net's bar, a new one in each call of train, with each batch of training."""
-
-    def on_batch_end(
-        self, net: "LongBertNet", batch: Any = None, training: bool = False, **kwargs: Any
-    ) -> None:
-        if training:
-            net.bar_.set_postfix(loss=f"{kwargs['loss'].item():.3g}", refresh=False)
-            net.bar_.update()
 
 
 class LongBertNet(NeuralNet):
@@ -305,7 +222,7 @@ class LongBertNet(NeuralNet):
     def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
         """Return the document logits of a batch, on the CPU."""
         numbers, inverse = x.distinct()
-        max_tokens = _pass_tokens(self.micro_batch_tokens, self._place)
+        max_tokens = pass_tokens(self.micro_batch_tokens, self._place)
         with self._autocast():
             padded = not self.module_.packs()
         plan = x.plan(max_tokens, padded, numbers)
@@ -337,7 +254,7 @@ class LongBertNet(NeuralNet):
     def train_step_single(self, batch: tuple[ChunkBatch, Targets], **_: Any) -> dict[str, Tensor]:
         """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""
         self._set_training(True)
-        state = torch.get_rng_state()
+        states = _gradient_cache.random_states(self._place)
         while True:
             try:
                 return self._backward(*batch)
@@ -345,26 +262,27 @@ class LongBertNet(NeuralNet):
                 if not is_out_of_memory(error):
                     raise
                 longest = int(batch[0].lengths.max())
-                if self.limits_[0] <= longest:
+                if self.limits_[1] <= longest:
                     raise self._too_large(error, longest) from error
             # outside of the handler, whose traceback holds on to the graphs
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
-            torch.set_rng_state(state)
-            self.limits_ = (max(self.limits_[0] // 2, longest),) * 2
+            _gradient_cache.restore(states, self._place)
+            graph_tokens = max(self.limits_[1] // 2, longest)
+            self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
 
     def _backward(self, chunks: ChunkBatch, targets: Targets) -> dict[str, Tensor]:
-        pass_tokens, graph_tokens = self.limits_
+        pass_limit, graph_limit = self.limits_
         seed = int(torch.randint(2**62, ()))  # of the dropout of this batch
         with self._autocast():
             padded = not self.module_.packs()
-        plan = chunks.plan(pass_tokens, padded)
+        plan = chunks.plan(pass_limit, padded)
         sizes = [
             int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
             for group in plan
         ]
-        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_tokens, side="right")), 1)
+        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
         if not any(weight.requires_grad for weight in self.module_.encoder.parameters()):
             n_kept = len(plan)  # a frozen encoder keeps nothing, and needs no second pass
         step = {}
@@ -393,15 +311,15 @@ class LongBertNet(NeuralNet):
 
     def _training_limits(self, dataset: DocumentDataset) -> tuple[int, int]:
         """Return the most tokens of an encoder pass, and of the graphs that are kept."""
-        pass_tokens = _pass_tokens(self.micro_batch_tokens, self._place)
+        pass_limit = pass_tokens(self.micro_batch_tokens, self._place)
         if self.micro_batch_tokens != "auto":
-            return pass_tokens, pass_tokens
+            return pass_limit, pass_limit
         longest = max(dataset.documents, key=lambda document: document.n_tokens)
         chunk = ChunkBatch([longest])
         numbers = chunk.plan(1, padded=False)[0]  # its longest
         self._set_training(True)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with _own_random_state(self.seed, self.device):  # a pass may draw from it
                 n_bytes = graph_bytes(lambda: self._encode(chunk, numbers))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
@@ -413,25 +331,11 @@ class LongBertNet(NeuralNet):
         )
         free = max(MEMORY_SHARE * free_memory(self._place) - for_weights, 0)
         graph_tokens = int(min(free / bytes_per_token, GRAPH_TOKENS.get(self._place.type, np.inf)))
-        return min(pass_tokens, graph_tokens), graph_tokens
+        return min(pass_limit, graph_tokens), graph_tokens
 
     def _too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
-        requested = requested_bytes(error)
-        missing = (
-            ""
-            if requested is None
-            else (f": {requested} bytes more were asked for, {free_memory(self._place)} were free")
-        )
-        return MemoryError(
-            f"A single chunk of {n_tokens} tokens does not fit into the memory of "
-            f"{self.device}{missing}. Micro-batches were halved down to one chunk. Lower "
-            f"chunk_size, pass precision='bfloat16' (it is {self._precision!r}), a smaller "
-            f"model_name, or free memory that other programs hold."
-        )
-
-    @property
-    def _precision(self) -> str:
-        return "float32" if self.autocast is None else str(self.autocast).removeprefix("torch.")
+        precision = str(self.autocast or torch.float32).removeprefix("torch.")
+        return too_large(error, n_tokens, self._place, precision)
 
     def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each document, of shape (n_documents,)."""
@@ -485,6 +389,7 @@ class LongBertNet(NeuralNet):
             "callbacks_",
             "monitor",
             "bar_",
+            "limits_",
         }
         state = {name: value for name, value in vars(self).items() if name not in transient}
         state["network_"] = network_state(self.module_)
@@ -505,25 +410,6 @@ class LongBertNet(NeuralNet):
             optimizer_=None,
         )
         del self.optimizer_  # so that skorch forgets its name, and makes a new one
-
-
-def check_callbacks(callbacks: list[Any] | None) -> None:
-    """Raise TypeError at the first element that skorch could not call back."""
-    for index, element in enumerate(callbacks or []):
-        callback = element[-1] if isinstance(element, tuple) else element
-        is_class = isinstance(callback, type) and issubclass(callback, Callback)
-        if not (is_class or isinstance(callback, Callback)):
-            raise TypeError(
-                f"callbacks at index {index} is {element!r} where a skorch callback is expected: "
-                f"pass an instance of a subclass of skorch.callbacks.Callback."
-            )
-
-
-def _pass_tokens(micro_batch_tokens: int | str, place: torch.device) -> int:
-    """Return the most tokens of an encoder pass: the number, or what "auto" stands for there."""
-    if isinstance(micro_batch_tokens, str):
-        return PASS_TOKENS.get(place.type, PASS_TOKENS["other"])
-    return micro_batch_tokens
 
 
 @contextmanager

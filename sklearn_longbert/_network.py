@@ -122,8 +122,8 @@ class LongBertNetwork(nn.Module):
             padded = self._read_padded(probe, None).float()
             try:
                 packed = self._read_packed(probe, None).float()
-            except (RuntimeError, TypeError, NotImplementedError, KeyError):
-                agrees = False  # the encoder does not pass the layout on, or lacks a kernel
+            except Exception:  # whatever an architecture makes of the layout, padding is right
+                agrees = False
             else:
                 error = torch.linalg.vector_norm(packed - padded)
                 tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over

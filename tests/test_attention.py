@@ -123,3 +123,41 @@ def test_kernel_is_given_what_it_needs(monkeypatch):
     expected = _attention._attend_in_turn(tokens, chunks, 0.3)
     torch.testing.assert_close(_attention._attend_in_kernel(tokens, chunks, 0.3), expected)
     assert chunks.positions.tolist() == [*range(6), *range(6), *range(3), 0]
+
+
+def attend(tokens, chunks):
+    return _attention._attend_in_turn(tokens, chunks, None)
+
+
+@pytest.mark.parametrize("lengths", [[1], [7, 7, 3], [600]])
+def test_blocked_attention_in_bfloat16(lengths):
+    """Outputs and gradients are those of float64 up to bfloat16's rounding (2**-8)."""
+    chunks = PackedChunks(lengths, torch.device("cpu"), ChunkRandomness())
+    shape = (sum(lengths), 3, 8)
+    narrow = tuple(torch.randn(shape).bfloat16().requires_grad_() for _ in range(3))
+    exact = tuple(tensor.detach().double().requires_grad_() for tensor in narrow)
+    output = attend(narrow, chunks)
+    assert output.dtype == torch.bfloat16
+    expected = attend(exact, chunks)
+    gradient = torch.randn(shape).bfloat16()
+    output.backward(gradient)
+    expected.backward(gradient.double())
+    scale = expected.detach().norm()
+    assert (output - expected).norm() < 0.02 * scale
+    for ours, theirs in zip(narrow, exact, strict=True):
+        # of one token there is nothing to attend to: its query and key have no gradient
+        bound = 0.03 * theirs.grad.norm() + 1e-3 * scale
+        assert (ours.grad - theirs.grad).norm() < bound
+
+
+def test_blocked_attention_is_exact_but_for_rounding():
+    """In float64, which it is not meant for, over several blocks of heads."""
+    tensors = [torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    ours = _attention._BlockedAttention
+    torch.testing.assert_close(
+        ours.apply(*tensors, 0.3), scaled_dot_product_attention(*tensors, scale=0.3)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_attention, "BLOCK_BYTES", 2 * 25 * 3)  # three heads of eight
+        assert len(_attention._blocks(tensors[0].flatten(0, 1))) == 3
+        assert torch.autograd.gradcheck(lambda *args: ours.apply(*args, 0.3), tensors)

@@ -107,5 +107,5 @@ def test_auto_follows_free_memory(precision, tiny_bert, monkeypatch):
     assert bytes_per_token[0] == bytes_per_token[2] > 16 * 4
     for free, (pass_tokens, graph_tokens) in zip((2**20, 4 * 2**20), limits[:2], strict=True):
         assert graph_tokens == int((free / 2 - 3 * 4 * n_weights) / bytes_per_token[0])
-        assert pass_tokens == min(graph_tokens, net_module.PASS_TOKENS["cpu"])
-    assert limits[2] == (net_module.PASS_TOKENS["cpu"], net_module.GRAPH_TOKENS["cpu"])
+        assert pass_tokens == min(graph_tokens, _memory.PASS_TOKENS["cpu"])
+    assert limits[2] == (_memory.PASS_TOKENS["cpu"], _memory.GRAPH_TOKENS["cpu"])

@@ -1,5 +1,7 @@
 """The net: predictions do not depend on grouping, and optimizer, schedule and loss by hand."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sklearn_longbert import LongBertClassifier
-from sklearn_longbert._net import linear_schedule
+from sklearn_longbert._callbacks import linear_schedule
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +214,19 @@ def test_nothing_of_training_is_left(tiny_bert, words):
     assert not hasattr(net, "optimizer_")
     assert all(weight.grad is None for weight in net.module_.parameters())
     assert not net.module_.training
+    tables = [layer for layer in net.module_.modules() if isinstance(layer, torch.nn.Embedding)]
+    assert len(tables) == 3
+    assert not any(table.sparse for table in tables)
+    assert not any(table.weight._post_accumulate_grad_hooks for table in tables)
+
+
+def test_a_sequence_of_fits_leaves_nothing_behind(tiny_bert, words):
+    alive = []
+    for _ in range(4):
+        classifier = LongBertClassifier(tiny_bert, max_epochs=2, batch_size=2, dropout=0.3)
+        classifier.fit(words[:6], [0, 1] * 3).predict(words)
+        del classifier
+        gc.collect()
+        kinds = (torch.Tensor, torch.nn.Module, torch.optim.Optimizer)
+        alive.append(sum(issubclass(type(thing), kinds) for thing in gc.get_objects()))
+    assert alive[1] == alive[2] == alive[3]

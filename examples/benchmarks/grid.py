@@ -1,0 +1,97 @@
+"""What a sequence of fits costs beside the work itself, and whether it leaves memory behind.
+
+The question: in a grid search, how many seconds pass outside of tokenizing, encoding and
+optimizing, and does memory grow from fit to fit? A grid of ``--candidates`` learning rates, two
+folds each, over BBC news and MiniLM; after each fit the resident memory of the process is read,
+and on CUDA the memory that tensors hold.
+
+    python examples/benchmarks/grid.py
+"""
+
+import argparse
+import gc
+import platform
+import sys
+import time
+from functools import wraps
+from pathlib import Path
+
+import numpy as np
+import psutil
+from sklearn.model_selection import GridSearchCV
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _data import load_bbc_news
+
+from sklearn_longbert import LongBertClassifier, TextChunker
+from sklearn_longbert._net import LongBertNet
+
+PARTS = {
+    "tokenizing": (TextChunker, "transform"),
+    "training": (LongBertNet, "train_step"),  # encoding, backward and optimizer
+    "predicting": (LongBertNet, "infer"),
+}
+
+
+def watch(seconds):
+    """Add to `seconds` what each of the parts, none of which calls another, takes."""
+    for part, (cls, name) in PARTS.items():
+        method = getattr(cls, name)
+        seconds[part] = 0.0
+
+        @wraps(method)
+        def timed(*args, method=method, part=part, **kwargs):
+            start = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                seconds[part] += time.perf_counter() - start
+
+        setattr(cls, name, timed)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=int, default=32)
+    parser.add_argument("--candidates", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+
+    texts, labels = load_bbc_news()
+    rows = np.random.RandomState(0).permutation(len(texts))[: options.texts]
+    seconds = {}
+    watch(seconds)
+    memory = []
+    fit = LongBertClassifier.fit
+
+    def fit_and_weigh(self, *args, **kwargs):
+        fit(self, *args, **kwargs)
+        gc.collect()
+        resident = psutil.Process().memory_info().rss / 1e6
+        if options.device == "cuda":
+            import torch
+
+            memory.append((resident, torch.cuda.memory_allocated() / 1e6))
+        else:
+            memory.append((resident,))
+        return self
+
+    LongBertClassifier.fit = fit_and_weigh
+    search = GridSearchCV(
+        LongBertClassifier(max_epochs=1, device=options.device, random_state=0),
+        {"learning_rate": np.geomspace(2e-5, 2e-4, options.candidates).tolist()},
+        cv=2,
+        refit=False,
+    )
+    start = time.perf_counter()
+    search.fit(list(texts[rows]), list(labels[rows]))
+    total = time.perf_counter() - start
+    seconds["rest"] = total - sum(seconds.values())
+    print(f"{platform.processor() or platform.machine()}, {options.device}")
+    print(f"{len(memory)} fits, {total:.1f} s:", end=" ")
+    print(*(f"{part} {share:.1f} s ({share / total:.1%})" for part, share in seconds.items()))
+    print("MB after each fit:", *(" + ".join(f"{part:.0f}" for part in one) for one in memory))
+
+
+if __name__ == "__main__":
+    main()
