@@ -44,15 +44,10 @@ class PackedChunks:
     randomness: ChunkRandomness
 
     @cached_property
-    def ends(self) -> Tensor:
+    def bounds(self) -> Tensor:
         """First token of each chunk and the end of the last, of shape (n_chunks + 1,)."""
-        ends = np.concatenate([[0], np.cumsum(self.lengths)])
-        return torch.from_numpy(ends.astype(np.int32)).to(self.device)
-
-    @cached_property
-    def positions(self) -> Tensor:
-        """Of each token in its chunk, of shape (n_tokens,)."""
-        return torch.cat([torch.arange(length) for length in self.lengths]).to(self.device)
+        bounds = np.concatenate([[0], np.cumsum(self.lengths)])
+        return torch.from_numpy(bounds.astype(np.int32)).to(self.device)
 
 
 def attention(
@@ -183,7 +178,7 @@ def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float | Non
     longest = max(chunks.lengths)
     query, key, value = tokens
     output = varlen_attn(
-        query, key, value, chunks.ends, chunks.ends, longest, longest, scale=scaling
+        query, key, value, chunks.bounds, chunks.bounds, longest, longest, scale=scaling
     )
     assert isinstance(output, Tensor)  # it would be more if more were asked for
     return output

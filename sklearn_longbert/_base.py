@@ -62,14 +62,16 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         Probability with which hidden states and inputs of the head are dropped in training.
     attention_dropout : float, default=0.0
         The same for attention weights; 0 keeps the fused, much faster attention kernels.
+        Otherwise, where an encoder reads padded chunks, what is dropped depends on
+        `micro_batch_tokens`.
     micro_batch_tokens : int or "auto", default="auto"
         Most tokens, padding counted, that are encoded at once, and whose graphs training keeps
-        at once; never less than one chunk. It bounds memory and changes no result: the chunks
-        of a batch that go beyond it are encoded twice, once for the loss and once for their
-        gradients (Gao et al., 2021, https://arxiv.org/abs/2101.06983). "auto" takes what half
-        of the free memory holds, on a CPU at most 16384, and encodes 2048 at once there and
-        32768 elsewhere. What does not fit on a GPU is halved. In prediction a change takes
-        effect without another fit.
+        at once; never less than one chunk. It bounds memory and changes results by rounding
+        only: the chunks of a batch that go beyond it are encoded twice, once for the loss and
+        once for their gradients (Gao et al., 2021, https://arxiv.org/abs/2101.06983). "auto"
+        keeps what half of the free memory holds, at most 16384 on a CPU and 65536 elsewhere,
+        and encodes at most 2048 or 32768 at once. What does not fit nevertheless is halved. In
+        prediction a change takes effect without another fit.
     early_stopping : bool, default=False
         Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the

@@ -26,7 +26,8 @@ from sklearn_longbert import _pretrained
 from sklearn_longbert._validation import as_column, check_texts
 
 DEFAULT_CHUNK_SIZE = 512  # where the encoder can read more, or says nothing
-TOKENIZER_BATCH = 256  # texts given to Rust at once: bounds memory, costs no speed
+# Texts given to Rust at once, and their characters: bounds memory, costs no speed.
+TOKENIZER_BATCH, TOKENIZER_CHARACTERS = 256, 2**22
 PROBE_WORDS = ("a", "the", "0", ".", "に")
 
 
@@ -364,10 +365,11 @@ class TextChunker(TransformerMixin, BaseEstimator):
         documents : ndarray of shape (n_samples,), dtype object
         """
         documents = np.empty(len(texts), dtype=object)
-        for start in range(0, len(texts), TOKENIZER_BATCH):
-            batch = texts[start : start + TOKENIZER_BATCH]
+        start = 0
+        for batch in _batches(texts):
             for offset, tokens in enumerate(_tokenize(self.tokenizer_, batch, with_spans)):
                 documents[start + offset] = ChunkedDocument(tokens, self.layout_)
+            start += len(batch)
         self._check_not_empty(documents)
         return documents
 
@@ -440,6 +442,18 @@ class TextChunker(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []  # documents come out
         return tags
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    n_characters = 0
+    for text in texts:
+        n_characters += len(text)
+        if batch and (len(batch) == TOKENIZER_BATCH or n_characters > TOKENIZER_CHARACTERS):
+            yield batch
+            batch, n_characters = [], len(text)
+        batch.append(text)
+    yield batch
 
 
 def _tokenize(

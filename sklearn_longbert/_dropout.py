@@ -5,7 +5,8 @@ the chunk's number in the batch, the token's position in the chunk, the number o
 layer in the pass, and the element's index in the hidden state. So a chunk meets the same masks
 in every micro-batch that it may be in, alone or with others, packed or padded, and as often as
 it is encoded: gradients do not depend on the grouping, and nothing has to be replayed. It is
-also several times faster than torch's Bernoulli numbers on a CPU.
+also faster than torch's Bernoulli numbers on a CPU. What drops otherwise, as torch's attention
+kernels do for padded chunks where ``attention_dropout > 0``, draws from torch's generators.
 
 The hash is multiplicative (Dietzfelbinger et al., 1997): a random odd number for each element
 times a random number for each token, compared with the probability.
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+NO_CHUNK = 2**40  # the number, which no chunk has, of what belongs to none
 
 
 def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -55,7 +57,7 @@ def token_keys(seed: int, chunk_numbers: ArrayLike, lengths: list[int]) -> Tenso
 
 
 @lru_cache(maxsize=1024)
-def _element_keys(layer: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def _element_keys(layer: int, shape: tuple[int, ...]) -> Tensor:
     """Return a random odd number for each element of a token, of the given shape, dtype int32."""
     with np.errstate(over="ignore"):
         index = np.zeros(shape, dtype=np.uint64)
@@ -64,7 +66,7 @@ def _element_keys(layer: int, shape: tuple[int, ...], device: torch.device) -> T
             index += along.reshape([-1 if other == axis else 1 for other in range(len(shape))])
         keys = _mix(_mix(index + GOLDEN) + np.uint64(layer + 1) * GOLDEN)
     odd = (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-    return torch.from_numpy(odd.view(np.int32)).to(device)
+    return torch.from_numpy(odd.view(np.int32))
 
 
 @lru_cache(maxsize=1024)
@@ -86,9 +88,10 @@ class ChunkRandomness:
     def __init__(self) -> None:
         self.begin(None)
 
-    def begin(self, keys: Tensor | None) -> None:
-        """Start a pass over tokens with these keys."""
+    def begin(self, keys: Tensor | None, seed: int = 0) -> None:
+        """Start a pass over tokens with these keys, which were made with that seed."""
         self.keys = keys
+        self._seed = seed
         self._n_layers = 0
 
     def next_layer(self) -> int:
@@ -99,24 +102,33 @@ class ChunkRandomness:
     def keep(self, shape: torch.Size, p: float) -> Tensor | None:
         """Return where the next layer keeps a tensor's elements; None if its axes are unknown.
 
-        Known are hidden states, (n_rows, length, size), and attention weights,
-        (n_rows, n_heads, length, length).
+        Known are hidden states, (n_rows, length, size), attention weights,
+        (n_rows, n_heads, length, length), vectors of chunks, (n_rows, size), and tables that
+        belong to no chunk, such as embeddings of relative positions, (n_entries, size).
         """
         if self.keys is None:
             return None
         n_rows, length = self.keys.shape
+        of_element: tuple[int, ...]
         if len(shape) == 3 and shape[:2] == (n_rows, length):
-            return keep_elements(self.keys[:, :, None], self.next_layer(), shape[2:], p)
-        if len(shape) == 4 and (shape[0], shape[2]) == (n_rows, length):
-            keys = self.keys[:, None, :, None]
-            return keep_elements(keys, self.next_layer(), (shape[1], 1, shape[3]), p)
-        return None
+            keys, of_element = self.keys[:, :, None], shape[2:]
+        elif len(shape) == 4 and (shape[0], shape[2]) == (n_rows, length):
+            keys, of_element = self.keys[:, None, :, None], (shape[1], 1, shape[3])
+        elif len(shape) == 2 and shape[0] == n_rows:
+            keys, of_element = self.keys[:, :1], shape[1:]
+        elif len(shape) == 2:
+            table = token_keys(self._seed, [NO_CHUNK], [shape[0]])
+            keys, of_element = table[:, None].to(self.keys.device), shape[1:]
+        else:
+            return None
+        return keep_elements(keys, self.next_layer(), of_element, p)
 
 
 def keep_elements(keys: Tensor, layer: int, shape: tuple[int, ...], p: float) -> Tensor:
     """Return a mask that is False with probability `p`; `keys` broadcast against `shape`."""
     of_token = ((keys * _layer_key(layer)) >> 32).to(torch.int32)
-    numbers = of_token * _element_keys(layer, tuple(shape), keys.device)  # uniform over int32
+    of_element = _element_keys(layer, tuple(shape)).to(keys.device)
+    numbers = of_token * of_element  # uniform over int32
     return numbers >= int(p * 2**32) - 2**31
 
 

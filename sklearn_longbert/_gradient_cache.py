@@ -12,7 +12,8 @@ Invariant: the gradients are those of one graph through all chunks, for any loss
 What makes it so is that both passes see the same dropout: masks belong to the chunks (see
 :mod:`sklearn_longbert._dropout`), so a micro-batch may even lose chunks between the passes,
 those whose embeddings have no gradient, which under max pooling are most. Where an encoder
-draws from torch's generators itself, their states are replayed, and micro-batches stay whole.
+draws from torch's generators itself, their states are replayed, and micro-batches stay whole;
+its masks then depend on the grouping, its two passes still see the same ones.
 
 References
 ----------

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -11,20 +12,40 @@ from torch import Tensor
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS_CGROUPS = Path("/proc/self/cgroup")
 # What micro_batch_tokens="auto" is at most: of an encoder pass, and of the graphs that are kept.
-# Longer passes fill a GPU, but leave a CPU's caches. With longer graphs only batches of very long
-# texts would be faster, by their second pass, and take gigabytes for it.
+# A longer pass fills a GPU, but not a CPU's caches. Longer graphs would spare very long texts a
+# part of their second pass, for gigabytes.
 PASS_TOKENS = {"cpu": 2048, "other": 32768}
-GRAPH_TOKENS = {"cpu": 16384}
+GRAPH_TOKENS = {"cpu": 16384, "other": 65536}
 MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
-def pass_tokens(micro_batch_tokens: int | str, place: torch.device) -> int:
+def pass_tokens(micro_batch_tokens: int | str, device: torch.device) -> int:
     """Return the most tokens of an encoder pass: the number, or what "auto" stands for there."""
     if isinstance(micro_batch_tokens, str):
-        return PASS_TOKENS.get(place.type, PASS_TOKENS["other"])
+        return PASS_TOKENS.get(device.type, PASS_TOKENS["other"])
     return micro_batch_tokens
+
+
+def auto_limits(bytes_per_token: float, reserved: int, device: torch.device) -> tuple[int, int]:
+    """Return the most tokens of an encoder pass and of the kept graphs, by the memory now free.
+
+    A pass takes a power of two: its number decides how sums are rounded, and should not follow
+    the last byte of free memory.
+
+    Parameters
+    ----------
+    bytes_per_token : float
+        What a graph takes of each token.
+    reserved : int
+        Bytes that will be needed for other things.
+    device : torch.device
+    """
+    free = max(MEMORY_SHARE * free_memory(device) - reserved, 0)
+    most = GRAPH_TOKENS.get(device.type, GRAPH_TOKENS["other"])
+    graph_tokens = max(int(min(free / bytes_per_token, most)), 1)
+    return min(pass_tokens("auto", device), 2 ** (graph_tokens.bit_length() - 1)), graph_tokens
 
 
 def free_memory(device: torch.device) -> int:
@@ -58,12 +79,12 @@ def _cgroups_left() -> Iterator[int]:
         else:
             continue
         group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(root) and (folder / limit).is_file():
-                text = (folder / limit).read_text().strip()
-                if text != "max":
-                    used = int((folder / usage).read_text()) - _statistic(folder, cache)
-                    yield max(int(text) - used, 0)
+        for folder in [group, *group.parents][: len(group.relative_to(root).parts) + 1]:
+            # a group without these files, or closed to this process, sets no limit that is known
+            with suppress(OSError, ValueError):
+                most = int((folder / limit).read_text())  # not a number but "max" if unlimited
+                used = int((folder / usage).read_text()) - _statistic(folder, cache)
+                yield max(most - used, 0)
 
 
 def _statistic(folder: Path, name: str) -> int:
@@ -75,13 +96,12 @@ def _statistic(folder: Path, name: str) -> int:
 
 
 def graph_bytes(forward: Callable[[], Tensor]) -> int:
-    """Return how many bytes autograd keeps of a forward pass for the backward pass."""
+    """Return how many bytes autograd keeps of a forward pass, weights included."""
     sizes: dict[int, int] = {}
 
     def see(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
@@ -95,7 +115,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or, where memory is limited, on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    phrases = ("out of memory", "DefaultCPUAllocator: can't allocate memory")
+    phrases = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
@@ -108,16 +128,20 @@ def requested_bytes(error: BaseException) -> int | None:
 
 
 def too_large(
-    error: BaseException, n_tokens: int, place: torch.device, precision: str
+    error: BaseException, n_tokens: int, device: torch.device, precision: str
 ) -> MemoryError:
     """Return what to raise when not even a single chunk fits, because of `error`."""
     requested = requested_bytes(error)
     missing = ""
     if requested is not None:
-        missing = f": {requested} bytes more were asked for, {free_memory(place)} were free"
+        free = free_memory(device)
+        missing = (
+            f": of {requested} bytes more, {max(requested - free, 0)} were missing ({free} were "
+            f"free, perhaps not in one piece)"
+        )
+    narrower = "" if precision == "bfloat16" else "precision='bfloat16' or "
     return MemoryError(
-        f"A single chunk of {n_tokens} tokens does not fit into the memory of {place}{missing}. "
-        f"Micro-batches were halved down to one chunk. Lower chunk_size, pass "
-        f"precision='bfloat16' (it is {precision!r}) or a smaller model_name, or free memory "
-        f"that other programs hold."
+        f"A chunk of {n_tokens} tokens, alone in its micro-batch, does not fit into the memory of "
+        f"{device}{missing}. Lower chunk_size, pass "
+        f"{narrower}a smaller model_name, or free memory that other programs hold."
     )

@@ -35,9 +35,7 @@ from sklearn_longbert._callbacks import (
     linear_schedule,
 )
 from sklearn_longbert._memory import (
-    GRAPH_TOKENS,
-    MEMORY_SHARE,
-    free_memory,
+    auto_limits,
     graph_bytes,
     is_out_of_memory,
     pass_tokens,
@@ -262,14 +260,15 @@ class LongBertNet(NeuralNet):
                 if not is_out_of_memory(error):
                     raise
                 longest = int(batch[0].lengths.max())
-                if self.limits_[1] <= longest:
+                tried = min(self.limits_[1], int(batch[0].lengths.sum()))
+                if tried <= longest:
                     raise self._too_large(error, longest) from error
             # outside of the handler, whose traceback holds on to the graphs
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
             _gradient_cache.restore(states, self._place)
-            graph_tokens = max(self.limits_[1] // 2, longest)
+            graph_tokens = max(tried // 2, longest)
             self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
 
     def _backward(self, chunks: ChunkBatch, targets: Targets) -> dict[str, Tensor]:
@@ -314,24 +313,30 @@ class LongBertNet(NeuralNet):
         pass_limit = pass_tokens(self.micro_batch_tokens, self._place)
         if self.micro_batch_tokens != "auto":
             return pass_limit, pass_limit
+        counts = sorted((document.n_tokens for document in dataset.documents), reverse=True)
+        if sum(counts[: self.batch_size]) * 2 < pass_limit:  # with room for special tokens
+            return pass_limit, pass_limit
+        reserved = 3 * sum(  # gradients and AdamW's two moments
+            weight.nbytes for weight in self.module_.parameters() if weight.requires_grad
+        )
+        return auto_limits(self._bytes_per_token(dataset), reserved, self._place)
+
+    def _bytes_per_token(self, dataset: DocumentDataset) -> float:
+        """Measure what the graph of one more chunk, the longest, takes."""
         longest = max(dataset.documents, key=lambda document: document.n_tokens)
-        chunk = ChunkBatch([longest])
-        numbers = chunk.plan(1, padded=False)[0]  # its longest
+        chunks = ChunkBatch([longest])
+        number = chunks.plan(1, padded=False)[0]  # its longest
+        n_tokens = int(chunks.lengths[number[0]])
         self._set_training(True)
         try:
             with _own_random_state(self.seed, self.device):  # a pass may draw from it
-                n_bytes = graph_bytes(lambda: self._encode(chunk, numbers))
+                one = graph_bytes(partial(self._encode, chunks, number))
+                two = graph_bytes(partial(self._encode, chunks, np.repeat(number, 2)))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise self._too_large(error, chunk.lengths.max()) from error
+                raise self._too_large(error, n_tokens) from error
             raise
-        bytes_per_token = max(n_bytes / chunk.lengths.max(), 1.0)
-        for_weights = 3 * sum(  # gradients and AdamW's two moments
-            weight.nbytes for weight in self.module_.parameters() if weight.requires_grad
-        )
-        free = max(MEMORY_SHARE * free_memory(self._place) - for_weights, 0)
-        graph_tokens = int(min(free / bytes_per_token, GRAPH_TOKENS.get(self._place.type, np.inf)))
-        return min(pass_limit, graph_tokens), graph_tokens
+        return max((two - one) / n_tokens, 1.0)
 
     def _too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
         precision = str(self.autocast or torch.float32).removeprefix("torch.")

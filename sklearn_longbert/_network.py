@@ -16,8 +16,11 @@ from transformers import PreTrainedModel
 from sklearn_longbert._attention import PackedChunks, can_pack, prepare_packing
 from sklearn_longbert._batching import MicroBatch
 from sklearn_longbert._dropout import replace_dropouts
+from sklearn_longbert._memory import is_out_of_memory
 from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
 from sklearn_longbert._pretrained import first_position, rebuild_encoder
+
+PACKING_AGREES: dict[tuple[type, str, bool], bool] = {}  # see LongBertNetwork.packs
 
 
 class LongBertNetwork(nn.Module):
@@ -49,7 +52,6 @@ class LongBertNetwork(nn.Module):
         self.encoder = encoder
         self.randomness = replace_dropouts(encoder)
         prepare_packing(encoder)
-        self._packs: dict[tuple[str, bool], bool] = {}
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype)
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
@@ -66,9 +68,8 @@ class LongBertNetwork(nn.Module):
         seed : int, default=0
             What dropout, in training, depends on beside the chunks' numbers.
         """
-        keys = micro_batch.dropout_keys(seed) if self.training else None
         read = self._read_packed if self.packs() else self._read_padded
-        hidden_states = read(micro_batch, keys)  # (n_tokens, hidden_size)
+        hidden_states = read(micro_batch, seed if self.training else None)  # (n_tokens, ...)
         self.randomness.begin(None)
         hidden_states = hidden_states.to(self.head.weight.dtype)  # autocast may have narrowed it
         return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
@@ -91,25 +92,28 @@ class LongBertNetwork(nn.Module):
     def packs(self) -> bool:
         """Whether micro-batches are read without padding, where the network is now.
 
-        So it is if that gives the same hidden states for two chunks as padding does. They are
-        compared once for each device and precision, because what an architecture makes of
+        So it is if that gives the same hidden states as padding does. They are compared once
+        for each architecture, device and precision, because what an architecture makes of
         packed chunks is written nowhere.
         """
         device = self.head.weight.device
+        if not can_pack(self.encoder, device):
+            return False
         precise = not torch.is_autocast_enabled(device.type)
-        if (device.type, precise) not in self._packs:
-            can = can_pack(self.encoder, device)
-            self._packs[device.type, precise] = can and self._packing_agrees(precise)
-        return self._packs[device.type, precise]
+        kind = (type(self.encoder), device.type, precise)
+        if kind not in PACKING_AGREES:
+            PACKING_AGREES[kind] = self._packing_agrees(precise)
+        return PACKING_AGREES[kind]
 
     def _packing_agrees(self, precise: bool) -> bool:
         device_type = self.head.weight.device.type
         rng = np.random.RandomState(0)
-        chunks = [
+        n_positions = getattr(self.encoder.config, "max_position_embeddings", 0)
+        chunks = [  # together more than the encoder could read at once
             rng.randint(self.encoder.config.vocab_size, size=size).astype(np.int32)
-            for size in (5, 3)
+            for size in (5, 3) * (min(n_positions, 1024) // 8 + 1)
         ]
-        probe = MicroBatch(chunks, np.arange(2), pad_id=0)
+        probe = MicroBatch(chunks, np.arange(len(chunks)), pad_id=0)
         was_training = self.encoder.training
         if was_training:
             self.encoder.eval()
@@ -122,38 +126,55 @@ class LongBertNetwork(nn.Module):
             padded = self._read_padded(probe, None).float()
             try:
                 packed = self._read_packed(probe, None).float()
-            except Exception:  # whatever an architecture makes of the layout, padding is right
+            except Exception as error:  # whatever an architecture makes of it, padding is right
+                if is_out_of_memory(error):
+                    raise
                 agrees = False
             else:
-                error = torch.linalg.vector_norm(packed - padded)
+                difference = torch.linalg.vector_norm(packed - padded)
                 tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over
-                agrees = bool(error <= tolerance * torch.linalg.vector_norm(padded))
+                agrees = bool(difference <= tolerance * torch.linalg.vector_norm(padded))
         if was_training:
             self.encoder.train()
         return agrees
 
     # Both return the hidden states of the real tokens, of shape (n_tokens, hidden_size).
 
-    def _read_packed(self, micro_batch: MicroBatch, keys: Tensor | None) -> Tensor:
+    def _read_packed(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
         device = self.head.weight.device
-        self.randomness.begin(None if keys is None else keys.to(device)[None])
-        chunks = PackedChunks(micro_batch.lengths, device, self.randomness)
+        keys = None if seed is None else micro_batch.dropout_keys(seed).to(device)[None]
+        self.randomness.begin(keys, seed or 0)
         output = self.encoder(
             input_ids=micro_batch.input_ids.to(device)[None],
-            position_ids=chunks.positions[None] + first_position(self.encoder),
-            packed_chunks=chunks,
+            position_ids=self._positions(micro_batch).to(device)[None],
+            packed_chunks=PackedChunks(micro_batch.lengths, device, self.randomness),
         )
         return output.last_hidden_state[0]
 
-    def _read_padded(self, micro_batch: MicroBatch, keys: Tensor | None) -> Tensor:
+    def _positions(self, micro_batch: MicroBatch) -> Tensor:
+        """Return the position of each token in its chunk, of shape (n_tokens,).
+
+        Encoders that number from the padding index on, as RoBERTa does, leave out padding
+        tokens, which a text may spell.
+        """
+        first = first_position(self.encoder)
+        if first == 0:
+            return torch.cat([torch.arange(length) for length in micro_batch.lengths])
+        is_real = [chunk != first - 1 for chunk in micro_batch.chunks]
+        positions = [np.cumsum(real) * real + first - 1 for real in is_real]
+        return torch.from_numpy(np.concatenate(positions))
+
+    def _read_padded(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
         device = self.head.weight.device
         mask = micro_batch.attention_mask
         input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
             mask, micro_batch.input_ids
         )
-        if keys is not None:
-            padded_keys = torch.zeros(mask.shape, dtype=keys.dtype).masked_scatter(mask, keys)
-            self.randomness.begin(padded_keys.to(device))
+        keys = None
+        if seed is not None:
+            of_tokens = micro_batch.dropout_keys(seed)
+            keys = torch.zeros_like(input_ids).masked_scatter(mask, of_tokens).to(device)
+        self.randomness.begin(keys, seed or 0)
         mask = mask.to(device)
         output = self.encoder(input_ids=input_ids.to(device), attention_mask=mask.long())
         return output.last_hidden_state[mask]

@@ -1,19 +1,21 @@
 """Packed chunks give what padded ones give, or are not packed."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import ARCHITECTURES
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModel
 
-from sklearn_longbert import _attention
+from sklearn_longbert import LongBertClassifier, _attention, _network
 from sklearn_longbert._attention import PackedChunks
 from sklearn_longbert._batching import MicroBatch
 from sklearn_longbert._dropout import ChunkRandomness
 from sklearn_longbert._network import LongBertNetwork
 from sklearn_longbert._pretrained import load_encoder
-from tests.tiny import ARCHITECTURES
 
 # Their attention is transformers' own choice, their positions are given, none has a window.
 PACKABLE = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert"}
@@ -69,6 +71,7 @@ def test_dropout_and_gradients_of_packed_and_padded_chunks(architecture, tiny_en
 def test_an_encoder_that_ignores_the_layout_is_padded(tiny_bert, monkeypatch):
     """Packed chunks that saw each other would be wrong without an error: the probe sees it."""
     network = network_of(tiny_bert)
+    monkeypatch.setattr(_network, "PACKING_AGREES", {})
     monkeypatch.setattr(
         _attention,
         "_attend_in_turn",
@@ -77,13 +80,28 @@ def test_an_encoder_that_ignores_the_layout_is_padded(tiny_bert, monkeypatch):
         ).transpose(0, 1),
     )
     assert not network.packs()
-    monkeypatch.undo()
-    assert not network.packs()  # asked once for each device and precision
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    assert not network_of(tiny_bert).packs()
+    assert list(_network.PACKING_AGREES.values()) == [False]  # asked once
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, monkeypatch):
+    network = network_of(tiny_bert)
+    monkeypatch.setattr(_network, "PACKING_AGREES", {})
+    lengths = []
+    read = LongBertNetwork._read_packed
+    monkeypatch.setattr(
+        LongBertNetwork,
+        "_read_packed",
+        lambda self, probe, seed: lengths.append(probe.lengths) or read(self, probe, seed),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
         assert network.packs()
+    assert sum(lengths[0]) > 64
 
 
-def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert):
+def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert, monkeypatch):
+    monkeypatch.setattr(_network, "PACKING_AGREES", {})
     network = network_of(tiny_bert)
     forward = network.encoder.forward
 
@@ -96,7 +114,34 @@ def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert):
     assert embeddings.shape == (2, 16)
 
 
-def test_asking_leaves_training_mode_and_random_state_alone(tiny_bert):
+def test_a_copy_from_a_pickle_packs_too(tiny_bert):
+    fitted = LongBertClassifier(tiny_bert, max_epochs=1, random_state=0).fit(["a", "b"], [0, 1])
+    assert fitted.net_.module_.packs()
+    assert pickle.loads(pickle.dumps(fitted)).net_.module_.packs()
+
+
+def test_registering_leaves_other_models_alone(tiny_bert, tmp_path):
+    network = network_of(tiny_bert)
+    assert AutoModel.from_pretrained(tiny_bert).config._attn_implementation == "sdpa"
+    network.encoder.save_pretrained(tmp_path)
+    assert _attention.NAME not in (tmp_path / "config.json").read_text()
+
+
+def test_a_text_that_spells_the_padding_token(tiny_encoder):
+    """RoBERTa and its kin give it no position of its own, alone, packed or padded."""
+    for architecture in ("roberta", "xlm-roberta", "bert"):
+        network = network_of(tiny_encoder(architecture))
+        pad = network.encoder.config.pad_token_id
+        chunk = np.array([7, pad, 9, pad, pad, 11], dtype=np.int32)
+        micro_batch = MicroBatch([chunk, chunk[:3]], np.arange(2), pad)
+        with torch.no_grad():
+            packed = network._read_packed(micro_batch, None)
+            alone = network.encoder(torch.from_numpy(chunk.astype(np.int64))[None])
+        torch.testing.assert_close(packed[:6], alone.last_hidden_state[0], rtol=1e-4, atol=1e-5)
+
+
+def test_asking_leaves_training_mode_and_random_state_alone(tiny_bert, monkeypatch):
+    monkeypatch.setattr(_network, "PACKING_AGREES", {})
     network = network_of(tiny_bert, dropout=0.5).train()
     before = torch.get_rng_state()
     assert network.packs()
@@ -122,7 +167,6 @@ def test_kernel_is_given_what_it_needs(monkeypatch):
     tokens = tuple(torch.randn(16, 2, 8) for _ in range(3))
     expected = _attention._attend_in_turn(tokens, chunks, 0.3)
     torch.testing.assert_close(_attention._attend_in_kernel(tokens, chunks, 0.3), expected)
-    assert chunks.positions.tolist() == [*range(6), *range(6), *range(3), 0]
 
 
 def attend(tokens, chunks):

@@ -25,7 +25,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_longbert import TextChunker
+from sklearn_longbert import TextChunker, _chunking
 from sklearn_longbert._chunking import (
     CHUNK_SELECTIONS,
     ChunkedDocument,
@@ -539,3 +539,24 @@ def test_bad_texts_are_named(call: str, tiny_bert: str) -> None:
         getattr(fitted, call)(["good", None])
     with pytest.raises(ValueError, match="X is a single str"):
         getattr(fitted, call)("good")
+
+
+def test_long_texts_are_tokenized_few_at_a_time(tiny_bert, monkeypatch):
+    """What Rust holds of a text is many times its size: bounded by characters, not by texts."""
+    monkeypatch.setattr(_chunking, "TOKENIZER_BATCH", 3)
+    monkeypatch.setattr(_chunking, "TOKENIZER_CHARACTERS", 20)
+    texts = ["a" * 8, "b" * 8, "c" * 8, "d" * 99, "", "e", "f", "g" * 20, "h"]
+    batches = list(_chunking._batches(texts))
+    assert [len(batch) for batch in batches] == [2, 1, 1, 3, 1, 1]
+    assert list(itertools.chain(*batches)) == texts
+    chunker = TextChunker(tiny_bert).fit()
+    for ours, text in zip(chunker.transform(texts), texts, strict=True):
+        np.testing.assert_array_equal(ours.tokens, chunker.transform([text])[0].tokens)
+
+
+def test_documents_without_spans_have_the_same_ids(tiny_bert):
+    chunker = TextChunker(tiny_bert).fit()
+    texts = ["good news", "", "Größe 東京 unknownword"]
+    for ours, theirs in zip(chunker._cut(texts, False), chunker.transform(texts), strict=True):
+        np.testing.assert_array_equal(ours.token_ids, theirs.token_ids)
+        assert ours.tokens.nbytes == 4 * ours.n_tokens

@@ -99,6 +99,21 @@ def test_layers_of_one_pass_differ_and_passes_are_alike():
     assert layer.eval()(x) is x
 
 
+def test_tables_and_vectors_of_chunks():
+    """A table belongs to no chunk, so it has one mask in all micro-batches of a batch."""
+
+    def keep(numbers, shape, seed=3):
+        randomness = ChunkRandomness()
+        randomness.begin(token_keys(seed, numbers, [4] * len(numbers)).view(-1, 4), seed)
+        return randomness.keep(torch.Size(shape), 0.5)
+
+    assert torch.equal(keep([0, 1, 2], (50, 8)), keep([4], (50, 8)))
+    assert not torch.equal(keep([0], (50, 8)), keep([0], (50, 8), seed=4))
+    vectors = keep([0, 1, 2], (3, 64))
+    assert torch.equal(vectors[[2, 1]], keep([2, 1], (2, 64)))
+    assert not torch.equal(vectors[0], vectors[1])
+
+
 def test_gradient_is_that_of_the_mask():
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     keep = torch.rand(4, 6) < 0.5
@@ -110,7 +125,7 @@ def test_elsewhere_it_is_torchs_own_dropout():
     """Outside of a pass over chunks, and for tensors whose axes it does not know."""
     randomness = ChunkRandomness()
     layer = ChunkDropout(0.5, randomness)
-    x = torch.ones(3, 200)
+    x = torch.ones(3, 200, 1, 1, 1)
     torch.manual_seed(0)
     expected = nn.functional.dropout(x, 0.5)
     torch.manual_seed(0)

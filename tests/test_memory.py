@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_longbert import LongBertClassifier, _memory
+from sklearn_longbert import LongBertClassifier, TextChunker, _memory
 from sklearn_longbert import _net as net_module
+from sklearn_longbert._batching import DocumentDataset
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -61,12 +62,36 @@ def test_this_machine():
     assert 0 < _memory.free_memory(CPU) <= psutil.virtual_memory().total
 
 
+def test_a_group_that_cannot_be_read_sets_no_limit(machine):
+    machine("", self="0::/job")
+    machine("job", memory__max=GIB)  # without what is used, as where it may not be read
+    assert _memory.free_memory(CPU) == 8 * GIB
+    machine("", self="0::/elsewhere")
+    assert _memory.free_memory(CPU) == 8 * GIB
+
+
 def test_graph_bytes_by_hand():
-    x = torch.ones(10, 4)
+    x = torch.ones(10, 4, requires_grad=True)
     layer = nn.Linear(4, 6)
-    # the product keeps its input, relu its output; the weight is counted nowhere
-    assert _memory.graph_bytes(lambda: layer(x).relu()) == 4 * (10 * 4 + 10 * 6)
+    # the product keeps its input and its weight, relu its output
+    assert _memory.graph_bytes(lambda: layer(x).relu()) == 4 * (10 * 4 + 4 * 6 + 10 * 6)
     assert _memory.graph_bytes(lambda: x * 2) == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bytes_per_token_do_not_count_weights(precision, tiny_bert):
+    """What a token of a chunk takes hardly depends on how long the chunk is."""
+    of = []
+    for n_words in (3, 30):
+        documents = TextChunker(tiny_bert).fit_transform(["good " * n_words])
+        net = LongBertClassifier(tiny_bert, max_epochs=1, precision=precision).fit(
+            ["good", "bad"], [0, 1]
+        )
+        of.append(net.net_._bytes_per_token(DocumentDataset(documents)))
+    size, inner = 16, 32
+    assert min(of) > 2 * 2 * (4 * size + 2 * inner)  # two layers, at least two bytes
+    assert max(of) < 2 * 4 * (30 * size + 10 * inner)
+    assert max(of) / min(of) < 1.3
 
 
 def test_failed_allocations_are_recognised():
@@ -82,30 +107,35 @@ def test_failed_allocations_are_recognised():
     assert not _memory.is_out_of_memory(RuntimeError("shapes do not match"))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_auto_follows_free_memory(precision, tiny_bert, monkeypatch):
-    """Half of what is free, less gradients and moments, over what a token takes in the graph."""
-    limits, bytes_per_token = [], []
-    measure = net_module.graph_bytes
-    monkeypatch.setattr(
-        net_module,
-        "graph_bytes",
-        lambda forward: bytes_per_token.append(measure(forward) / 64) or 64 * bytes_per_token[-1],
-    )
-    train = net_module.LongBertNet._backward
-    monkeypatch.setattr(
-        net_module.LongBertNet,
-        "_backward",
-        lambda self, *batch: limits.append(self.limits_) or train(self, *batch),
-    )
-    text = "good news " * 60
-    for free in (2**20, 4 * 2**20, 2**50):
-        monkeypatch.setattr(net_module, "free_memory", lambda device, free=free: free)
-        model = LongBertClassifier(tiny_bert, max_epochs=1, precision=precision)
-        model.fit([text, "bad"], [0, 1])
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        (2**50, (2048, 16384)),
+        (2 * (500 + 5000 * 1000), (2048, 5000)),  # half of it, less what is reserved
+        (2 * (500 + 2047 * 1000), (1024, 2047)),
+        (2 * (500 + 1025 * 1000), (1024, 1025)),
+        (600, (1, 1)),
+        (0, (1, 1)),
+    ],
+)
+def test_limits_by_hand(free, expected, monkeypatch):
+    monkeypatch.setattr(_memory, "free_memory", lambda device: free)
+    assert _memory.auto_limits(1000.0, 500, CPU) == expected
+
+
+def test_limits_elsewhere(monkeypatch):
+    monkeypatch.setattr(_memory, "free_memory", lambda device: 2**50)
+    assert _memory.auto_limits(1000.0, 0, torch.device("cuda")) == (32768, 65536)
+
+
+def test_limits_of_a_fit(tiny_bert, monkeypatch):
+    """Gradients and AdamW's two moments are reserved; batches that fit anyway need no measuring."""
+    asked = []
+    monkeypatch.setattr(net_module, "auto_limits", lambda *args: asked.append(args) or (64, 64))
+    model = LongBertClassifier(tiny_bert, max_epochs=1).fit(["good", "bad"], [0, 1])
+    assert not asked
+    model.fit(["good " * 1500, "bad"], [0, 1])
+    ((bytes_per_token, reserved, device),) = asked
     n_weights = sum(weight.numel() for weight in model.net_.module_.parameters())
-    assert bytes_per_token[0] == bytes_per_token[2] > 16 * 4
-    for free, (pass_tokens, graph_tokens) in zip((2**20, 4 * 2**20), limits[:2], strict=True):
-        assert graph_tokens == int((free / 2 - 3 * 4 * n_weights) / bytes_per_token[0])
-        assert pass_tokens == min(graph_tokens, _memory.PASS_TOKENS["cpu"])
-    assert limits[2] == (_memory.PASS_TOKENS["cpu"], _memory.GRAPH_TOKENS["cpu"])
+    assert bytes_per_token > 2 * 16
+    assert (reserved, device) == (3 * 4 * n_weights, CPU)

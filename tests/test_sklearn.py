@@ -102,9 +102,9 @@ def times_tokenized(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, ...]]
     counter: Counter[tuple[str, ...]] = Counter()
     tokenize = _chunking._tokenize
 
-    def counted(tokenizer: Any, texts: list[str]) -> Any:
+    def counted(tokenizer: Any, texts: list[str], with_spans: bool) -> Any:
         counter[tuple(texts)] += 1
-        return tokenize(tokenizer, texts)
+        return tokenize(tokenizer, texts, with_spans)
 
     monkeypatch.setattr(_chunking, "_tokenize", counted)
     return counter

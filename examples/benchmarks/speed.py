@@ -208,7 +208,10 @@ def run_point(side, precision, data, options):
             seconds[step] = time.perf_counter() - start
         rates.append(matrix_rate(options.device, precision))
         n_tokens, operations = work(folder, texts, truncated=side == "plain")
-    print(json.dumps({**seconds, "rate": max(rates), "tokens": n_tokens, "work": operations}))
+    import torch
+
+    row = {**seconds, "threads": torch.get_num_threads(), "rate": max(rates)}
+    print(json.dumps({**row, "tokens": n_tokens, "work": operations}))
 
 
 def start_point(side, precision, data, options):
@@ -230,6 +233,8 @@ def report(rows):
     table["rate"] /= 1e9
     print(table.drop(columns="work").round(2).to_string())
     for data in table.index.unique("data"):
+        if "longbert" not in table.loc[data].index:
+            continue
         for precision in table.loc[data, "longbert"].index:
             ours = table.loc[data, "longbert", precision]
             for side in table.loc[data].index.unique("side").drop("longbert"):
