@@ -58,47 +58,34 @@ def save_base(folder):
     BertModel(BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
 
 
-class LongBert:
-    """This package, with its defaults."""
-
-    def __init__(self, folder, n_classes, device, precision):
-        from sklearn_longbert import LongBertClassifier
-
-        self.model = LongBertClassifier(
-            folder,
-            max_epochs=1,
-            batch_size=BATCH_SIZE,
-            learning_rate=LEARNING_RATE,
-            precision=precision,
-            device=device,
-            random_state=0,
-        )
-
-    def fit(self, texts, labels):
-        self.model.fit(texts, labels)
-
-    def predict(self, texts):
-        self.model.predict(texts)
+# What makes each side: from an encoder's folder, the number of classes, a device and a precision
+# to something with fit(texts, labels) and predict(texts).
 
 
-class Belt:
-    """The published implementation, which knows float32 only."""
+def make_longbert(folder, n_classes, device, precision):
+    from sklearn_longbert import LongBertClassifier
 
-    def __init__(self, folder, n_classes, device, precision):
-        self.model = make_belt(
-            n_classes,
-            folder=folder,
-            batch_size=BATCH_SIZE,
-            learning_rate=LEARNING_RATE,
-            epochs=1,
-            device=device,
-        )
+    return LongBertClassifier(
+        folder,
+        max_epochs=1,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        precision=precision,
+        device=device,
+        random_state=0,
+    )
 
-    def fit(self, texts, labels):
-        self.model.fit(texts, labels)
 
-    def predict(self, texts):
-        self.model.predict(texts)
+def make_published(folder, n_classes, device, precision):
+    """Return belt-nlp, which knows float32 only."""
+    return make_belt(
+        n_classes,
+        folder=folder,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        epochs=1,
+        device=device,
+    )
 
 
 class Plain:
@@ -151,7 +138,7 @@ class Plain:
                 self.logits(ids[start : start + BATCH_SIZE]).cpu()
 
 
-SIDES = {"longbert": LongBert, "belt": Belt, "plain": Plain}
+SIDES = {"longbert": make_longbert, "belt": make_published, "plain": Plain}
 
 
 def matrix_rate(device, precision):
