@@ -34,6 +34,7 @@ from sklearn_longbert._callbacks import (
     ValidationMonitor,
     linear_schedule,
 )
+from sklearn_longbert._chunking import ChunkedDocument
 from sklearn_longbert._memory import (
     auto_limits,
     graph_bytes,
@@ -42,6 +43,8 @@ from sklearn_longbert._memory import (
     too_large,
 )
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
+
+BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see LongBertNet._bytes_per_token
 
 
 class LongBertNet(NeuralNet):
@@ -139,7 +142,7 @@ class LongBertNet(NeuralNet):
         self._zero_grad_optimizer(set_to_none=True)
         self._set_training(False)
         for name, weight in self.module_.named_parameters():
-            if not torch.isfinite(weight).all():
+            if not torch.isfinite(weight.sum()):
                 raise ValueError(self._diverged(f"Parameter {name}"))
 
     def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
@@ -319,14 +322,23 @@ class LongBertNet(NeuralNet):
         reserved = 3 * sum(  # gradients and AdamW's two moments
             weight.nbytes for weight in self.module_.parameters() if weight.requires_grad
         )
-        return auto_limits(self._bytes_per_token(dataset), reserved, self._place)
-
-    def _bytes_per_token(self, dataset: DocumentDataset) -> float:
-        """Measure what the graph of one more chunk, the longest, takes."""
         longest = max(dataset.documents, key=lambda document: document.n_tokens)
-        chunks = ChunkBatch([longest])
-        number = chunks.plan(1, padded=False)[0]  # its longest
+        return auto_limits(self._bytes_per_token(longest), reserved, self._place)
+
+    def _bytes_per_token(self, document: ChunkedDocument) -> float:
+        """Measure, once in a process, what the graph of one more chunk takes, the longest."""
+        chunks = ChunkBatch([document])
+        number = chunks.plan(1, padded=False)[0]
         n_tokens = int(chunks.lengths[number[0]])
+        config = self.module_.encoder.config.to_json_string()
+        kind = (config, self.module_.head.weight.dtype, self.autocast, self._place.type, n_tokens)
+        if kind not in BYTES_PER_TOKEN:
+            BYTES_PER_TOKEN[kind] = self._measure_bytes_per_token(chunks, number, n_tokens)
+        return BYTES_PER_TOKEN[kind]
+
+    def _measure_bytes_per_token(
+        self, chunks: ChunkBatch, number: NDArray[np.intp], n_tokens: int
+    ) -> float:
         self._set_training(True)
         try:
             with _own_random_state(self.seed, self.device):  # a pass may draw from it
