@@ -12,7 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -495,7 +499,12 @@ class BaseLongBert(BaseEstimator):
         check_is_fitted(self)
         inputs = self._check_input(X)
         dataset = DocumentDataset(self._chunk(inputs, self.chunker_, "X"))
-        self.net_.micro_batch_tokens = self.micro_batch_tokens  # no fit is needed to lower it
+        # No fit is needed to lower it, so none has checked it.
+        name, value = "micro_batch_tokens", self.micro_batch_tokens
+        validate_parameter_constraints(
+            {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
+        )
+        self.net_.micro_batch_tokens = value
         return self.net_.predict_logits(dataset, progress=bool(self.verbose))
 
     def _check_validation(

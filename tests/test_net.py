@@ -67,6 +67,13 @@ def test_micro_batch_tokens_bounds_each_encoder_pass(fitted, words, passes, max_
         assert any(n_rows * longest > 12 for n_rows, longest in passes)
 
 
+@pytest.mark.parametrize("wrong", [0, "Auto", None, 2.5])
+def test_micro_batch_tokens_is_checked_in_prediction_too(fitted, wrong):
+    with pytest.raises(ValueError, match="'micro_batch_tokens' parameter"):
+        fitted.set_params(micro_batch_tokens=wrong).predict(["good"])
+    fitted.set_params(micro_batch_tokens="auto").predict(["good"])
+
+
 def test_repeated_texts_and_equal_chunks_are_encoded_once(fitted, words, passes):
     fitted.set_params(micro_batch_tokens="auto")
     chunk = " ".join(words[:4])
