@@ -116,7 +116,7 @@ def test_of_the_real_encoder(texts):
     assert relative_error(*of) < 1e-6
 
 
-@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "mpnet", "deberta-v2"])
 def test_dropped_attention_weights_too(architecture, make, texts):
     of = [
         gradients_of(
