@@ -5,7 +5,7 @@ how long the packed chunks are; without that it is transformers' own for padded 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
@@ -84,6 +84,7 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     tokens = tuple(tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if dropout:
         output = _attend_and_drop(tokens, packed_chunks, scaling, dropout)
@@ -98,11 +99,10 @@ def attention(
 # (n_tokens, n_heads, head_size).
 
 
-def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float | None) -> Tensor:
+def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Tensor:
     """Call an attention kernel for each run of chunks of equal length.
 
-    In bfloat16 on a CPU torch's own computes in float32, and is slower than plain matrix
-    products (examples/benchmarks/speed.py).
+    In bfloat16 on a CPU torch's own computes in float32, and plain matrix products are faster.
     """
     runs = [(length, len(list(run))) for length, run in groupby(chunks.lengths)]
     # split, whose gradient is one concatenation; that of a slice is as large as all tokens
@@ -111,8 +111,7 @@ def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float | None)
     for (length, n_rows), *of_run in zip(runs, *parts, strict=True):
         query, key, value = (part.unflatten(0, (n_rows, length)).transpose(1, 2) for part in of_run)
         if query.dtype == torch.bfloat16:
-            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            output = _BlockedAttention.apply(query, key, value, scale)
+            output = _BlockedAttention.apply(query, key, value, scaling)
         else:
             output = scaled_dot_product_attention(query, key, value, scale=scaling)
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (n_rows * length, n_heads, ...)
@@ -172,7 +171,7 @@ def _attention_weights(scaled_query: Tensor, key: Tensor) -> Tensor:
     return torch.bmm(scaled_query, key.transpose(1, 2)).softmax(-1)
 
 
-def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float | None) -> Tensor:
+def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn  # torch has it from 2.10 on
 
     longest = max(chunks.lengths)
@@ -185,10 +184,9 @@ def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float | Non
 
 
 def _attend_and_drop(
-    tokens: Tokens, chunks: PackedChunks, scaling: float | None, dropout: float
+    tokens: Tokens, chunks: PackedChunks, scaling: float, dropout: float
 ) -> Tensor:
     """Compute the attention weights of each chunk, which the fused kernels never hold."""
-    scaling = tokens[0].shape[-1] ** -0.5 if scaling is None else scaling
     assert chunks.randomness.keys is not None
     keys = chunks.randomness.keys[0].split(chunks.lengths)
     layer = chunks.randomness.next_layer()
@@ -214,11 +212,15 @@ def prepare_packing(encoder: PreTrainedModel) -> None:
         encoder.set_attn_implementation(NAME)
 
 
+@cache
+def _has_kernel() -> bool:
+    return find_spec("torch.nn.attention.varlen") is not None
+
+
 def can_pack(encoder: PreTrainedModel, device: torch.device) -> bool:
     """Whether chunks may be packed there: on CUDA the kernel takes half precision only."""
     if encoder.config._attn_implementation != NAME:
         return False
     if device.type == "cuda":
-        has_kernel = find_spec("torch.nn.attention.varlen") is not None
-        return has_kernel and torch.is_autocast_enabled("cuda")
+        return _has_kernel() and torch.is_autocast_enabled("cuda")
     return device.type == "cpu"

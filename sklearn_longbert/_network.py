@@ -52,6 +52,7 @@ class LongBertNetwork(nn.Module):
         self.encoder = encoder
         self.randomness = replace_dropouts(encoder)
         prepare_packing(encoder)
+        self.first_position = first_position(encoder)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype)
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
@@ -157,11 +158,11 @@ class LongBertNetwork(nn.Module):
         Encoders that number from the padding index on, as RoBERTa does, leave out padding
         tokens, which a text may spell.
         """
-        first = first_position(self.encoder)
-        if first == 0:
+        if self.first_position == 0:
             return torch.cat([torch.arange(length) for length in micro_batch.lengths])
-        is_real = [chunk != first - 1 for chunk in micro_batch.chunks]
-        positions = [np.cumsum(real) * real + first - 1 for real in is_real]
+        padding = self.first_position - 1
+        is_real = [chunk != padding for chunk in micro_batch.chunks]
+        positions = [np.cumsum(real) * real + padding for real in is_real]
         return torch.from_numpy(np.concatenate(positions))
 
     def _read_padded(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:

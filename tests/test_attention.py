@@ -170,7 +170,7 @@ def test_kernel_is_given_what_it_needs(monkeypatch):
 
 
 def attend(tokens, chunks):
-    return _attention._attend_in_turn(tokens, chunks, None)
+    return _attention._attend_in_turn(tokens, chunks, 8**-0.5)
 
 
 @pytest.mark.parametrize("lengths", [[1], [7, 7, 3], [600]])

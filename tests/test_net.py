@@ -4,6 +4,7 @@ import gc
 
 import numpy as np
 import pytest
+import skorch.callbacks
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -137,6 +138,7 @@ def test_weight_decay_spares_biases_and_norms(tiny_bert):
     class Recorder(torch.optim.AdamW):
         def __init__(self, params, **kwargs):
             groups.extend(params)
+            assert kwargs["fused"]
             super().__init__(params, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -225,6 +227,19 @@ def test_nothing_of_training_is_left(tiny_bert, words):
     assert len(tables) == 3
     assert not any(table.sparse for table in tables)
     assert not any(table.weight._post_accumulate_grad_hooks for table in tables)
+
+
+def test_a_pass_costs_the_rows_of_a_table_that_it_reads(tiny_bert, words):
+    """On a CPU: gradients of the tables come as rows, and are dense where anybody sees them."""
+    seen = []
+
+    class Spy(skorch.callbacks.Callback):
+        def on_grad_computed(self, net, **_):
+            table = net.module_.encoder.get_input_embeddings()
+            seen.append((table.sparse, table.weight.grad.is_sparse))
+
+    LongBertClassifier(tiny_bert, max_epochs=1, callbacks=[Spy]).fit(words[:2], [0, 1])
+    assert seen == [(True, False)]
 
 
 def test_a_sequence_of_fits_leaves_nothing_behind(tiny_bert, words):
