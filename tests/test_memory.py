@@ -110,16 +110,16 @@ def test_failed_allocations_are_recognised():
     ("free", "expected"),
     [
         (2**50, (2048, 16384)),
-        (2 * (500 + 5000 * 1000), (2048, 5000)),  # half of it, less what is reserved
-        (2 * (500 + 2047 * 1000), (1024, 2047)),
-        (2 * (500 + 1025 * 1000), (1024, 1025)),
+        (2 * (500_000 + 5000 * 1000), (2048, 5000)),  # half of it, less what is reserved
+        (2 * (500_000 + 2047 * 1000), (1024, 2047)),
+        (2 * (500_000 + 1025 * 1000), (1024, 1025)),
         (600, (1, 1)),
         (0, (1, 1)),
     ],
 )
 def test_limits_by_hand(free, expected, monkeypatch):
     monkeypatch.setattr(_memory, "free_memory", lambda device: free)
-    assert _memory.auto_limits(1000.0, 500, CPU) == expected
+    assert _memory.auto_limits(1000.0, 500_000, CPU) == expected
 
 
 def test_limits_elsewhere(monkeypatch):
