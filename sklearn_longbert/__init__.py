@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from sklearn_longbert._chunking import TextChunker
     from sklearn_longbert._classifier import LongBertClassifier
     from sklearn_longbert._regressor import LongBertRegressor
+    from sklearn_longbert._vectorizer import LongBertVectorizer
 
 __version__ = "0.1.0.dev0"
-__all__ = ["LongBertClassifier", "LongBertRegressor", "TextChunker"]
+__all__ = ["LongBertClassifier", "LongBertRegressor", "LongBertVectorizer", "TextChunker"]
 
 _MODULE_OF = {
     "LongBertClassifier": "_classifier",
     "LongBertRegressor": "_regressor",
+    "LongBertVectorizer": "_vectorizer",
     "TextChunker": "_chunking",
 }
 

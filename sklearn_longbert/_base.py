@@ -1,6 +1,6 @@
 """What classifier and regressor share: parameters, fit, forward, tags, documentation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import (
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from sklearn_longbert import _pretrained
 from sklearn_longbert._batching import DocumentDataset
 from sklearn_longbert._callbacks import ValidationMonitor, check_callbacks
-from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
-from sklearn_longbert._net import LongBertNet
+from sklearn_longbert._checkpoint import check_known_head, network_from_checkpoint
+from sklearn_longbert._chunking import TextChunker
+from sklearn_longbert._net import LongBertNet, Probe
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
-from sklearn_longbert._validation import check_lengths, check_texts, check_weights
-
-Inputs = list[str] | NDArray[np.object_]
+from sklearn_longbert._reading import Inputs, TextReader, take
+from sklearn_longbert._validation import check_lengths, check_weights
 
 PARAMETERS = """model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
         Hub id or local folder of any encoder that transformers' AutoModel loads.
@@ -43,13 +43,26 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         Which chunks are read where `max_chunks` cuts: the first; the last; half of them
         from each end, the odd one from the head; the middle ones of equal stretches; or
         drawn anew in each epoch of training, and "even" in prediction.
-    pooling : {"mean", "max"}, default="mean"
+    pooling : {"mean", "max", "logsumexp", "attention"}, default="mean"
         How the logits of a text's chunks become the logits of the text. "mean" suits a
-        property of the whole text, such as its topic; "max" one that a single place in it
-        decides.
+        property of the whole text, such as its topic; "max", class by class, one that a
+        single place in it decides. "logsumexp", the logarithm of the mean of the chunks'
+        exponentials, lies between them: the larger logits tell more, and K equal chunks have
+        the logits of one. "attention" is a mean whose weights, one a chunk, are learned from
+        the embeddings (gated, Ilse et al., 2018, https://arxiv.org/abs/1802.04712); it begins
+        with equal ones.
     token_pooling : {"mean", "cls"}, default="mean"
         How hidden states become the embedding of a chunk: their mean over the real tokens,
         or that of the first token.
+    head_init : {"linear_probe", "random"}, default="linear_probe"
+        Where the head starts: at a linear model, its regularisation chosen by cross-validation,
+        of the encoder's own embeddings of the training texts, means over their chunks (Kumar et
+        al., 2022, https://arxiv.org/abs/2202.10054); or at random. The first call of
+        `partial_fit` starts at the model of its texts; a fit with `warm_start` goes on from
+        the present head.
+    freeze_encoder : bool, default=False
+        Whether to train the head alone, and attention if there is any. Each chunk is then
+        encoded once per fit, without dropout; the head's inputs are dropped in each epoch.
     max_epochs : int, default=3
         Passes over the training texts.
     batch_size : int, default=8
@@ -139,13 +152,15 @@ def with_shared_docs(**words: str) -> Callable[[EstimatorType], EstimatorType]:
     return decorate
 
 
-class BaseLongBert(BaseEstimator):
+class BaseLongBert(TextReader):
     """Parameters and training of both estimators, which add targets and outputs."""
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
         "pooling": [StrOptions(set(POOLINGS))],
         "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "head_init": [StrOptions({"linear_probe", "random"})],
+        "freeze_encoder": ["boolean"],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -177,6 +192,8 @@ class BaseLongBert(BaseEstimator):
         chunk_selection: str = "head",
         pooling: str = "mean",
         token_pooling: str = "mean",
+        head_init: str = "linear_probe",
+        freeze_encoder: bool = False,
         max_epochs: int = 3,
         batch_size: int = 8,
         learning_rate: float = 5e-5,
@@ -206,6 +223,8 @@ class BaseLongBert(BaseEstimator):
         self.chunk_selection = chunk_selection
         self.pooling = pooling
         self.token_pooling = token_pooling
+        self.head_init = head_init
+        self.freeze_encoder = freeze_encoder
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -228,10 +247,18 @@ class BaseLongBert(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    # What the subclasses add: the loss, how targets are checked and become tensors, and how
-    # validation texts are scored.
-    _criterion: type[nn.Module]
+    # What the subclasses add: the loss, the linear probe, how targets are checked and become
+    # tensors, and how validation texts are scored.
     _check_targets: Callable[..., NDArray[Any]]
+
+    def _criterion(self) -> type[nn.Module]:
+        raise NotImplementedError
+
+    def _probe(self) -> Probe:
+        raise NotImplementedError
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError
 
     def _encode_targets(self, y: NDArray[Any]) -> Tensor:
         raise NotImplementedError
@@ -245,11 +272,6 @@ class BaseLongBert(BaseEstimator):
         """Where the network is."""
         return str(self.net_.device)
 
-    def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
-        """Return texts as list of str, and what TextChunker made as it is."""
-        documents = as_documents(X, name)
-        return check_texts(X, name) if documents is None else documents
-
     def _check_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
@@ -262,57 +284,6 @@ class BaseLongBert(BaseEstimator):
         kept = np.flatnonzero(weights)
         return take(inputs, kept), targets[kept], weights[kept]
 
-    def _chunker_for(self, inputs: Inputs) -> TextChunker:
-        """Return a fitted chunker that cuts as this estimator's parameters say.
-
-        Where TextChunker has cut already, its settings hold, and the estimator's own must be
-        left at their defaults or be the same.
-        """
-        names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
-        settings = {name: getattr(self, name) for name in names}
-        if isinstance(inputs[0], ChunkedDocument):
-            layout, defaults = inputs[0].layout, TextChunker()
-            for name in names:
-                cut = getattr(layout, name)
-                if settings[name] not in (getattr(defaults, name), cut):
-                    raise ValueError(
-                        f"{name}={settings[name]!r}, but the texts were cut by a TextChunker with "
-                        f"{name}={cut!r}: set it there, and leave it out of "
-                        f"{type(self).__name__}."
-                    )
-                settings[name] = cut
-        chunker = TextChunker(
-            self.model_name,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            **settings,
-        )
-        if self.warm_start and hasattr(self, "net_"):
-            ours = self.chunker_
-            # The old one, because what was unpickled goes on where the folder does not exist.
-            return ours if chunker.get_params() == ours.get_params() else chunker.fit()
-        return chunker.fit()
-
-    def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
-        if not isinstance(inputs, np.ndarray):
-            return chunker._cut(inputs, with_spans=False)
-        theirs, ours = inputs[0].layout, chunker.layout_
-        if theirs == ours:
-            return np.asarray(inputs, dtype=object)
-        if theirs.tokenizer_hash != ours.tokenizer_hash:
-            raise ValueError(
-                f"{name} was cut by a TextChunker with another tokenizer than the encoder's: give "
-                f"it model_name={self.model_name!r} too."
-            )
-        differing = [key for key, value in vars(ours).items() if getattr(theirs, key) != value]
-        settings = ", ".join(
-            f"{key}={getattr(theirs, key)!r} instead of {getattr(ours, key)!r}" for key in differing
-        )
-        raise ValueError(
-            f"{name} was cut by a TextChunker with other settings than the texts of fit, "
-            f"{settings}: use the same one."
-        )
-
     def _continues(self) -> bool:
         """Whether fit goes on from the last one.
 
@@ -324,22 +295,89 @@ class BaseLongBert(BaseEstimator):
         self.__dict__.pop("net_", None)
         return False
 
+    @classmethod
+    def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted estimator that applies somebody else's fine-tuned checkpoint.
+
+        What was fine-tuned for sequence classification of short texts is applied to each
+        chunk, and the logits are pooled, without training. Further training, by `partial_fit`
+        or with ``warm_start=True``, starts there.
+
+        Parameters
+        ----------
+        model_name : str or path-like
+            Hub id or local folder of a checkpoint that transformers'
+            AutoModelForSequenceClassification loads, of BERT, RoBERTa, XLM-RoBERTa,
+            CamemBERT, MPNet, DistilBERT, ELECTRA, ALBERT or DeBERTa-v2 and -v3.
+        **parameters : dict
+            Of the estimator. `token_pooling` is "cls", which these heads read.
+
+        Returns
+        -------
+        estimator : LongBertClassifier or LongBertRegressor
+            With the checkpoint's labels, or numbers in its own unit.
+
+        Raises
+        ------
+        ValueError
+            If it holds no such checkpoint, or one for another kind of target, or a parameter
+            is not as described.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
+        estimator._validate_params()
+        if estimator.token_pooling != "cls":
+            raise ValueError(
+                'Heads for sequence classification read the first token: leave token_pooling="cls".'
+            )
+        folder = _pretrained.find_folder(model_name, estimator.revision, estimator.local_files_only)
+        config = _pretrained.load_config(folder)
+        check_known_head(config, folder)
+        order = estimator._take_labels(config)
+        estimator._random_state = check_random_state(estimator.random_state)
+        chunker = estimator._chunker_for([""]).fit()
+        net = estimator._make_net(chunker, None, None, warmup_fraction=None)
+        net.start(
+            partial(
+                network_from_checkpoint,
+                folder,
+                (estimator.dropout, estimator.attention_dropout),
+                order,
+                estimator.pooling,
+                estimator.freeze_encoder,
+            )
+        )
+        estimator._keep(net, chunker)
+        estimator.n_chunks_ = np.array([], dtype=np.intp)
+        return estimator
+
+    def _take_labels(self, config: Any) -> list[int]:
+        """Take over what a checkpoint predicts; return the order of its outputs here."""
+        raise NotImplementedError
+
     def _fit(
         self,
         inputs: Inputs,
         y: NDArray[Any],
         weights: NDArray[np.float64],
         validation: tuple[Inputs, NDArray[Any]] | None,
-        class_weights: NDArray[np.float64] | float = 1.0,
+        class_weights: NDArray[np.float64] | None = None,
     ) -> Self:
         """Train on checked inputs of which no weight is zero.
 
-        Held-out texts are scored with `weights`; `class_weights` enter the training loss only.
+        Held-out texts are scored with `weights`; `class_weights`, of each text or of
+        each of its labels, enter the training loss only.
         """
         # A name of its own, so that partial_fit draws on.
         self._random_state = check_random_state(self.random_state)
         previous = self.net_ if self.warm_start and hasattr(self, "net_") else None
         chunker = self._chunker_for(inputs)
+        # The old one, because what was unpickled goes on where the folder does not exist.
+        if previous is not None and chunker.get_params() == self.chunker_.get_params():
+            chunker = self.chunker_
+        else:
+            chunker.fit()
         documents = self._chunk(inputs, chunker, "X")
         rows: NDArray[np.intp] | slice = slice(None)
         held_out = None
@@ -352,8 +390,8 @@ class BaseLongBert(BaseEstimator):
             held_out = DocumentDataset(
                 documents[others], *self._tensors(y[others], weights[others])
             )
-        loss_weights = (weights * class_weights)[rows]
-        training = DocumentDataset(documents[rows], *self._tensors(y[rows], loss_weights))
+        loss_weights = weights if class_weights is None else (class_weights.T * weights).T
+        training = DocumentDataset(documents[rows], *self._tensors(y[rows], loss_weights[rows]))
         if held_out is not None and len(held_out) < 2 and not is_classifier(self):
             raise ValueError(
                 "The coefficient of determination needs at least two held-out texts, got one: "
@@ -372,7 +410,7 @@ class BaseLongBert(BaseEstimator):
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
         if not hasattr(self, "_random_state"):
             self._random_state = check_random_state(self.random_state)
-        chunker = self.chunker_ if hasattr(self, "net_") else self._chunker_for(inputs)
+        chunker = self.chunker_ if hasattr(self, "net_") else self._chunker_for(inputs).fit()
         documents = self._chunk(inputs, chunker, "X")
         training = DocumentDataset(documents, *self._tensors(y, weights))
         if hasattr(self, "net_"):
@@ -401,7 +439,7 @@ class BaseLongBert(BaseEstimator):
             return train_test_split(
                 np.arange(len(y)),
                 test_size=self.validation_fraction,
-                stratify=y if is_classifier(self) else None,
+                stratify=y if is_classifier(self) and y.ndim == 1 else None,
                 random_state=self._draw_seed(),
             )
         except ValueError as error:
@@ -421,11 +459,7 @@ class BaseLongBert(BaseEstimator):
         previous: LongBertNet | None,
         **settings: Any,
     ) -> LongBertNet:
-        if self.token_pooling == "cls" and not chunker.layout_.prefix:
-            raise ValueError(
-                f'token_pooling="cls" reads the special token before the text, but the tokenizer '
-                f'of {self.model_name} adds none: pass token_pooling="mean".'
-            )
+        self._check_token_pooling(chunker)
         device = _pretrained.select_device(str(self.device))
         monitor = None
         if held_out is not None:
@@ -433,12 +467,14 @@ class BaseLongBert(BaseEstimator):
                 held_out, self._score_logits, self.early_stopping, self.n_iter_no_change, self.tol
             )
         settings = {"warmup_fraction": self.warmup_fraction, **settings}
+        is_new = previous is None
         return LongBertNet(
             self._network_factory(previous),
-            self._criterion,
+            self._criterion(),
             autocast=_pretrained.select_autocast(self.precision, device),
             seed=self._draw_seed(),
             monitor=monitor,
+            probe=self._probe() if is_new and self.head_init == "linear_probe" else None,
             device=str(device),
             **self._training_settings(),
             **settings,
@@ -463,6 +499,7 @@ class BaseLongBert(BaseEstimator):
             "pooling": self.pooling,
             "token_pooling": self.token_pooling,
             "dropout": self.dropout,
+            "frozen": self.freeze_encoder,
         }
         if previous is not None:
             if self._encoder_name != (self.model_name, self.revision):
@@ -475,7 +512,7 @@ class BaseLongBert(BaseEstimator):
             state = network_state(previous.module_)
             return partial(network_from_state, state, dropouts, **settings)
 
-        n_outputs = len(self.classes_) if is_classifier(self) else 1
+        n_outputs = self._n_outputs()
 
         def make_network() -> LongBertNetwork:
             folder = _pretrained.find_folder(self.model_name, self.revision, self.local_files_only)
@@ -525,15 +562,5 @@ class BaseLongBert(BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.one_d_array = True
-        tags.input_tags.two_d_array = False
         tags.target_tags.required = True
         return tags
-
-
-def take(inputs: Inputs, rows: Sequence[int] | NDArray[np.intp]) -> Inputs:
-    """Return some rows of what ``_check_input`` returned."""
-    if isinstance(inputs, np.ndarray):
-        return inputs[rows]
-    return [inputs[row] for row in rows]

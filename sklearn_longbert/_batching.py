@@ -133,6 +133,14 @@ class ChunkBatch:
         chunks = [self.chunk(number) for number in numbers]
         return MicroBatch(chunks, numbers, self.layout.pad_id)
 
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """What tells each chunk from those that hold something else."""
+        return [
+            hashlib.blake2b(self.chunk(number).tobytes(), digest_size=16).digest()
+            for number in range(len(self.lengths))
+        ]
+
     def distinct(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Find equal chunks, as of repeated texts.
 
@@ -144,15 +152,11 @@ class ChunkBatch:
         inverse : ndarray of shape (n_chunks,)
             The index in `numbers` of the chunk that each one is equal to.
         """
-        digests = [
-            hashlib.blake2b(self.chunk(number).tobytes(), digest_size=16).digest()
-            for number in range(len(self.lengths))
-        ]
-        number_of = {digest: number for number, digest in enumerate(digests)}
+        number_of = {digest: number for number, digest in enumerate(self.digests)}
         kinds = sorted(number_of)
         index_of = {digest: index for index, digest in enumerate(kinds)}
         numbers = np.array([number_of[digest] for digest in kinds])
-        return numbers, np.array([index_of[digest] for digest in digests])
+        return numbers, np.array([index_of[digest] for digest in self.digests])
 
 
 class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):

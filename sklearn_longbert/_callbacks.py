@@ -66,7 +66,7 @@ class ValidationMonitor(Callback):
             raise ValueError(net._diverged("A logit of the validation texts"))
         targets, weights = self.dataset.targets, self.dataset.weights
         losses = net.document_losses(torch.from_numpy(logits), targets)
-        loss = float((losses * weights).sum() / weights.sum())
+        loss = float((losses.mean(1) * weights).sum() / weights.sum())
         net.history.record("valid_loss", loss)
         net.history.record("valid_loss_best", loss < self.best_loss_)  # for skorch's Checkpoint
         self.best_loss_ = min(loss, self.best_loss_)

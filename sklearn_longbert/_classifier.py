@@ -6,21 +6,27 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
 from sklearn_longbert._base import BaseLongBert, with_shared_docs
+from sklearn_longbert._checkpoint import is_regression
+from sklearn_longbert._linear_probe import classification_probe, multilabel_probe
+from sklearn_longbert._net import Probe
 from sklearn_longbert._validation import check_labels
 
 CLASS_WEIGHT_DOC = """class_weight : dict, "balanced" or None, default=None
         Weight of each class, multiplied with `sample_weight`. "balanced" weights classes
-        inversely to their share of the (weighted) training texts.
+        inversely to their share of the (weighted) training texts. With several labels a text
+        the classes are 0 and 1, of each label by itself.
     """
 
 
@@ -31,7 +37,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     A text is cut into chunks that the encoder can read, each chunk gets logits, and these
     are pooled into the logits of the text. Training computes one cross-entropy a text from
     its pooled logits, and back-propagates through all its chunks [1]_. Nothing is truncated
-    unless `max_chunks` is given.
+    unless `max_chunks` is given. Where `y` is an indicator matrix, of zeros and ones and with
+    a column a label, texts may have several labels or none: the loss is the mean of the
+    labels' binary cross-entropies.
 
     Parameters
     ----------
@@ -40,7 +48,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; of an indicator matrix the numbers of its columns.
     {attributes}
 
     See Also
@@ -69,7 +77,6 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         **BaseLongBert._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
-    _criterion = nn.CrossEntropyLoss
     _check_targets = staticmethod(check_labels)
 
     def __init__(
@@ -82,6 +89,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         chunk_selection: str = "head",
         pooling: str = "mean",
         token_pooling: str = "mean",
+        head_init: str = "linear_probe",
+        freeze_encoder: bool = False,
         max_epochs: int = 3,
         batch_size: int = 8,
         learning_rate: float = 5e-5,
@@ -113,6 +122,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             chunk_selection=chunk_selection,
             pooling=pooling,
             token_pooling=token_pooling,
+            head_init=head_init,
+            freeze_encoder=freeze_encoder,
             max_epochs=max_epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -154,8 +165,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
             what TextChunker makes of them.
-        y : array-like of shape (n_samples,)
-            Labels of at least two classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels of at least two classes; or zeros and ones, with a column a label.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
@@ -177,15 +188,16 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         """
         inputs, labels, weights = self._check_fit(X, y, sample_weight)
         validation = self._check_validation(X_val, y_val)
-        classes = np.unique(labels)
+        is_multilabel = labels.ndim == 2
+        classes = np.arange(labels.shape[1]) if is_multilabel else np.unique(labels)
         if len(classes) < 2:
             raise ValueError(
                 f"y has one class only, {classes.tolist()[0]!r}, where at least two are needed: "
                 f"check y, and that not all texts of the other classes have a weight of 0."
             )
         if not self._continues():
-            self.classes_ = classes
-        elif not np.array_equal(classes, self.classes_):
+            self.classes_, self._is_multilabel = classes, is_multilabel
+        elif not self._has_classes(classes, is_multilabel):
             raise ValueError(
                 f"warm_start=True needs the same classes as the last fit, {self.classes_}, but y "
                 f"has {classes}: set warm_start=False, or use partial_fit."
@@ -215,9 +227,10 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         X : array-like of shape (n_samples,)
             Texts, as in :meth:`fit`.
         y : array-like of shape (n_samples,)
-            Labels, all of them in `classes`.
+            Labels, all of them in `classes`; or zeros and ones, with a column a label.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call only.
+            All labels that will ever come; needed in the first call only, and not for an
+            indicator matrix.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss, relative to the others of this call.
 
@@ -239,6 +252,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             )
         if not hasattr(self, "net_"):
             self.__dict__.pop("classes_", None)  # what a call that failed has left
+            self._is_multilabel = labels.ndim == 2
+            if self._is_multilabel and classes is None:
+                classes = np.arange(labels.shape[1])
         _check_partial_fit_first_call(self, classes)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -246,11 +262,11 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
                 f"are needed: pass all that will ever come."
             )
         indices = self._encode_labels(labels, "y")
-        weights = weights * self._class_weights(indices, weights)
+        weights = (self._class_weights(indices, weights).T * weights).T
         return self._partial_fit(inputs, indices, weights)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable label of each text.
+        """Return the most probable label, or all labels, of each text.
 
         Parameters
         ----------
@@ -259,9 +275,13 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
 
         Returns
         -------
-        labels : ndarray of shape (n_samples,)
-            Of the kind that fit was given.
+        labels : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Of the kind that fit was given; of an indicator matrix 1 where the probability
+            exceeds one half.
         """
+        check_is_fitted(self)
+        if self._is_multilabel:
+            return (self.decision_function(X) > 0).astype(np.int64)
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
@@ -276,9 +296,12 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes), dtype float32
-            In the order of `classes_`.
+            In the order of `classes_`. Where texts have several labels, each has a
+            probability of its own, and rows do not sum to 1.
         """
         logits = self.decision_function(X)
+        if self._is_multilabel:
+            return expit(logits)
         if logits.ndim == 1:
             return np.column_stack([expit(-logits), expit(logits)])
         return softmax(logits, axis=1)
@@ -296,7 +319,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         log_probabilities : ndarray of shape (n_samples, n_classes), dtype float32
             Finite also where the probability rounds to 0.
         """
-        return log_softmax(self._predict_logits(X), axis=1)
+        logits = self._predict_logits(X)
+        return log_expit(logits) if self._is_multilabel else log_softmax(logits, axis=1)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the pooled logits of each text.
@@ -309,22 +333,31 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         Returns
         -------
         logits : ndarray of shape (n_samples, n_classes) or (n_samples,), dtype float32
-            With two classes the logit of the second less that of the first, so that a
+            With two classes, one a text, the logit of the second less that of the first, so that a
             positive value means ``classes_[1]``.
         """
         logits = self._predict_logits(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        is_binary = logits.shape[1] == 2 and not self._is_multilabel
+        return logits[:, 1] - logits[:, 0] if is_binary else logits
 
     def _class_weights(
         self, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the weight that the class of each text gives it."""
+        """Return the weight that its class gives each text, or each label of each text."""
+        if not self._is_multilabel:
+            return self._weights_of(indices, weights, self.classes_)
+        of_labels = [self._weights_of(label, weights, np.arange(2)) for label in indices.T]
+        return np.column_stack(of_labels)
+
+    def _weights_of(
+        self, indices: NDArray[np.int64], weights: NDArray[np.float64], classes: NDArray[Any]
+    ) -> NDArray[np.float64]:
         if self.class_weight == "balanced":
             # of weighted counts, so that a weight of k is as good as k copies
-            counts = np.bincount(indices, weights)
-            return (weights.sum() / (len(counts) * counts))[indices]
+            counts = np.bincount(indices, weights, minlength=len(classes))
+            return weights.sum() / (len(counts) * counts[indices])
         # of all classes, because a part of the texts may lack one that has a weight
-        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        of_class = compute_class_weight(self.class_weight, classes=classes, y=classes)
         if not (np.isfinite(of_class).all() and (of_class > 0).all()):
             raise ValueError(
                 f"class_weight must be finite and above 0, got {self.class_weight}: to leave a "
@@ -333,6 +366,17 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         return of_class[indices]
 
     def _encode_labels(self, labels: NDArray[Any], name: str) -> NDArray[np.int64]:
+        """Return indices of classes, or the indicator matrix as it is."""
+        if (labels.ndim == 2) != self._is_multilabel:
+            expected = "an indicator matrix" if self._is_multilabel else "one label a text"
+            raise ValueError(f"{name} has shape {labels.shape} where {expected} is expected.")
+        if self._is_multilabel:
+            if labels.shape[1] != len(self.classes_):
+                raise ValueError(
+                    f"{name} has {labels.shape[1]} columns where {len(self.classes_)}, one a "
+                    f"label, are expected."
+                )
+            return labels
         index_of = {label: index for index, label in enumerate(self.classes_.tolist())}
         indices = np.array([index_of.get(label, -1) for label in labels.tolist()], dtype=np.int64)
         if (indices < 0).any():
@@ -343,9 +387,45 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             )
         return indices
 
+    def _has_classes(self, classes: NDArray[Any], is_multilabel: bool) -> bool:
+        if self._is_multilabel and is_multilabel:  # a checkpoint may have names for the columns
+            return len(classes) == len(self.classes_)
+        return self._is_multilabel == is_multilabel and np.array_equal(classes, self.classes_)
+
+    def _take_labels(self, config: Any) -> list[int]:
+        if is_regression(config):
+            raise ValueError(
+                "The checkpoint predicts numbers: use LongBertRegressor.from_pretrained."
+            )
+        names = np.array([config.id2label[index] for index in range(config.num_labels)])
+        self._is_multilabel = config.problem_type == "multi_label_classification"
+        if self._is_multilabel:
+            self.classes_ = names
+            return list(range(len(names)))
+        self.classes_, order = np.unique(names, return_index=True)
+        if len(order) < len(names):
+            raise ValueError(f"The checkpoint's id2label repeats a label: {config.id2label}.")
+        return order.tolist()
+
+    def _criterion(self) -> type[nn.Module]:
+        return nn.BCEWithLogitsLoss if self._is_multilabel else nn.CrossEntropyLoss
+
+    def _probe(self) -> Probe:
+        return multilabel_probe if self._is_multilabel else classification_probe
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
     def _encode_targets(self, y: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(y)
+        targets = torch.from_numpy(y)
+        return targets.float() if self._is_multilabel else targets
 
     @staticmethod
     def _score_logits(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        return accuracy_score(targets, logits.argmax(axis=1), sample_weight=weights)
+        predicted = logits > 0 if targets.ndim == 2 else logits.argmax(axis=1)
+        return accuracy_score(targets, predicted, sample_weight=weights)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

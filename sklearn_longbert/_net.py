@@ -35,14 +35,18 @@ from sklearn_longbert._callbacks import (
     linear_schedule,
 )
 from sklearn_longbert._chunking import ChunkedDocument
-from sklearn_longbert._memory import (
-    auto_limits,
-    graph_bytes,
-    is_out_of_memory,
-    pass_tokens,
-    too_large,
+from sklearn_longbert._inference import (
+    Passes,
+    cached_embeddings,
+    document_embeddings,
+    encode_chunks,
+    mean_of_chunks,
 )
+from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
+
+# from embeddings, targets, weights and the number of outputs to coefficients and intercepts
+Probe = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], tuple[NDArray, NDArray]]
 
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see LongBertNet._bytes_per_token
 
@@ -70,6 +74,9 @@ class LongBertNet(NeuralNet):
     progress : bool
         Whether to show a bar in training.
     monitor : ValidationMonitor or None
+    probe : callable or None
+        From the embeddings, targets and weights of the documents, and the number of outputs,
+        to the coefficients and intercepts that a new head starts with.
     **kwargs : dict
         Of skorch.NeuralNet.
     """
@@ -87,6 +94,7 @@ class LongBertNet(NeuralNet):
         seed: int,
         progress: bool,
         monitor: ValidationMonitor | None = None,
+        probe: Probe | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -106,6 +114,8 @@ class LongBertNet(NeuralNet):
         self.seed = seed
         self.progress = progress
         self.monitor = monitor
+        self.probe = probe
+        self.cache_: dict[bytes, Tensor] | None = None  # of embeddings, in training
 
     def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run `n_epochs` over the documents, going on from the present weights if there are any.
@@ -121,7 +131,8 @@ class LongBertNet(NeuralNet):
             _own_random_state(self.seed, self.device),
             tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
         ):
-            if not self.initialized_:
+            is_new = not self.initialized_
+            if is_new:
                 self.initialize()
             else:
                 self._initialize_callbacks()
@@ -133,27 +144,62 @@ class LongBertNet(NeuralNet):
                 else:
                     self._initialize_optimizer()
             # What it holds would stay in memory: the estimator, or the weights of the last fit.
-            self.module = None
-            self.limits_ = self._training_limits(dataset)
-            self.notify("on_train_begin", X=dataset, y=None)
-            with suppress(StopTraining), _sparse_lookups(self.module_):
-                self.fit_loop(dataset, epochs=n_epochs)
-            self.notify("on_train_end", X=dataset, y=None)
+            self.module: Callable[[], LongBertNetwork] | None = None
+            with self._caching():
+                if is_new and self.probe is not None:
+                    self._start_head(dataset, self.probe)
+                self.limits_ = self._training_limits(dataset)
+                self.notify("on_train_begin", X=dataset, y=None)
+                with suppress(StopTraining), _sparse_lookups(self.module_):
+                    self.fit_loop(dataset, epochs=n_epochs)
+                self.notify("on_train_end", X=dataset, y=None)
         self._zero_grad_optimizer(set_to_none=True)
         self._set_training(False)
         for name, weight in self.module_.named_parameters():
             if not torch.isfinite(weight.sum()):
                 raise ValueError(self._diverged(f"Parameter {name}"))
 
-    def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
-        """Return the document logits, of shape (n_documents, n_outputs), in their order.
-
-        The chunks of all documents are sorted by length together, and equal ones are encoded
-        once.
-        """
+    def start(self, module: Callable[[], LongBertNetwork]) -> None:
+        """Make this network instead, and train nothing."""
+        self.module, self.best_epoch_ = module, None
+        with _own_random_state(self.seed, self.device):
+            self.initialize()
+        self.module = None
         self._set_training(False)
-        with torch.inference_mode():
-            return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
+        self.drop_optimizer()
+
+    @contextmanager
+    def _caching(self) -> Iterator[None]:
+        """Encode each chunk once, and without dropout, while the encoder is frozen."""
+        self.cache_ = {} if self.module_.frozen else None
+        try:
+            yield
+        finally:
+            self.cache_ = None
+
+    def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
+        """Let the head be a linear model of the documents' frozen embeddings."""
+        network, batch = self.module_, ChunkBatch(dataset.documents)
+        self._set_training(False)
+        if self.cache_ is None:
+            embeddings = document_embeddings(network, batch, self._passes)
+        else:
+            of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
+            embeddings = mean_of_chunks(of_chunks, batch.chunk_counts)
+        coefficients, intercepts = probe(
+            embeddings.numpy(),
+            dataset.targets.numpy(),
+            dataset.weights.numpy(),
+            network.head.out_features,
+        )
+        with torch.no_grad():
+            network.head.weight.copy_(torch.from_numpy(coefficients))
+            network.head.bias.copy_(torch.from_numpy(intercepts))
+
+    def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
+        """Return the document logits, of shape (n_documents, n_outputs), in their order."""
+        self._set_training(False)
+        return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
 
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
@@ -222,35 +268,14 @@ class LongBertNet(NeuralNet):
 
     def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
         """Return the document logits of a batch, on the CPU."""
-        numbers, inverse = x.distinct()
-        max_tokens = pass_tokens(self.micro_batch_tokens, self._place)
-        with self._autocast():
-            padded = not self.module_.packs()
-        plan = x.plan(max_tokens, padded, numbers)
-        logits: list[Tensor] = []
-        with tqdm(
-            total=len(numbers), desc="predict", disable=not (progress and len(plan) > 1)
-        ) as bar:
-            for group in plan:
-                logits += self._halve_until_it_fits(x, group)
-                bar.update(len(group))
-        position = np.empty(len(x.lengths), dtype=np.intp)  # of a chunk among the logits
-        position[np.concatenate(plan)] = np.arange(len(numbers))
-        chunk_logits = torch.cat(logits)[torch.from_numpy(position[numbers[inverse]])]
-        return self.module_.pool(chunk_logits, x.chunk_counts)
-
-    def _halve_until_it_fits(self, batch: ChunkBatch, numbers: NDArray[np.intp]) -> list[Tensor]:
-        """Return the logits of these chunks, in as many passes as memory asks for."""
-        try:
-            return [self.module_.chunk_logits(self._encode(batch, numbers)).cpu()]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(numbers) == 1:
-                raise self._too_large(error, batch.lengths[numbers[0]]) from error
-        middle = len(numbers) // 2
-        halves = (numbers[:middle], numbers[middle:])
-        return [part for half in halves for part in self._halve_until_it_fits(batch, half)]
+        network, bar = self.module_, "predict" if progress else None
+        with torch.inference_mode():
+            if self.cache_ is None:
+                outputs = encode_chunks(network, x, self._passes, network.chunk_outputs, bar)
+            else:
+                embeddings = cached_embeddings(network, x, self._passes, self.cache_)
+                outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
+            return network.pool(outputs, x.chunk_counts)
 
     def train_step_single(self, batch: tuple[ChunkBatch, Targets], **_: Any) -> dict[str, Tensor]:
         """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""
@@ -265,7 +290,7 @@ class LongBertNet(NeuralNet):
                 longest = int(batch[0].lengths.max())
                 tried = min(self.limits_[1], int(batch[0].lengths.sum()))
                 if tried <= longest:
-                    raise self._too_large(error, longest) from error
+                    raise self._passes.too_large(error, longest) from error
             # outside of the handler, whose traceback holds on to the graphs
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
@@ -275,9 +300,24 @@ class LongBertNet(NeuralNet):
             self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
 
     def _backward(self, chunks: ChunkBatch, targets: Targets) -> dict[str, Tensor]:
+        step: dict[str, Tensor] = {}
+
+        def loss_of(embeddings: Tensor) -> Tensor:
+            outputs = self.module_.chunk_outputs(embeddings)
+            logits = self.module_.pool(outputs, chunks.chunk_counts)
+            step["y_pred"] = logits.detach()
+            return self.get_loss(logits, targets)
+
+        if self.cache_ is not None:
+            self._set_training(False)  # the encoder; dropout of the head's inputs stays
+            embeddings = cached_embeddings(self.module_, chunks, self._passes, self.cache_)
+            self._set_training(True)
+            loss = loss_of(embeddings.to(self._place))
+            loss.backward()
+            return {**step, "loss": loss.detach()}
         pass_limit, graph_limit = self.limits_
         seed = int(torch.randint(2**62, ()))  # of the dropout of this batch
-        with self._autocast():
+        with self._passes.casting():
             padded = not self.module_.packs()
         plan = chunks.plan(pass_limit, padded)
         sizes = [
@@ -285,36 +325,27 @@ class LongBertNet(NeuralNet):
             for group in plan
         ]
         n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
-        if not any(weight.requires_grad for weight in self.module_.encoder.parameters()):
-            n_kept = len(plan)  # a frozen encoder keeps nothing, and needs no second pass
-        step = {}
-
-        def loss_of(embeddings: Tensor) -> Tensor:
-            logits = self.module_.pool(self.module_.chunk_logits(embeddings), chunks.chunk_counts)
-            step["y_pred"] = logits.detach()
-            return self.get_loss(logits, targets)
-
         step["loss"] = _gradient_cache.backward(
             lambda numbers: self._encode(chunks, numbers, seed), plan, n_kept, loss_of, self._place
         )
         return step
 
     def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp], seed: int = 0) -> Tensor:
-        with self._autocast():
+        with self._passes.casting():
             return self.module_.encode(batch.micro_batch(numbers), seed)
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.autocast is not None
-        return torch.autocast(self._place.type, dtype=self.autocast, enabled=enabled)
 
     @property
     def _place(self) -> torch.device:
         return torch.device(self.device)
 
+    @property
+    def _passes(self) -> Passes:
+        return Passes(self.micro_batch_tokens, self._place, self.autocast)
+
     def _training_limits(self, dataset: DocumentDataset) -> tuple[int, int]:
         """Return the most tokens of an encoder pass, and of the graphs that are kept."""
-        pass_limit = pass_tokens(self.micro_batch_tokens, self._place)
-        if self.micro_batch_tokens != "auto":
+        pass_limit = self._passes.max_tokens
+        if self.micro_batch_tokens != "auto" or self.module_.frozen:
             return pass_limit, pass_limit
         counts = sorted((document.n_tokens for document in dataset.documents), reverse=True)
         if sum(counts[: self.batch_size]) * 2 < pass_limit:  # with room for special tokens
@@ -331,7 +362,7 @@ class LongBertNet(NeuralNet):
         number = chunks.plan(1, padded=False)[0]
         n_tokens = int(chunks.lengths[number[0]])
         config = self.module_.encoder.config.to_json_string()
-        kind = (config, self.module_.head.weight.dtype, self.autocast, self._place.type, n_tokens)
+        kind = (config, self.module_.dtype, self.autocast, self._place.type, n_tokens)
         if kind not in BYTES_PER_TOKEN:
             BYTES_PER_TOKEN[kind] = self._measure_bytes_per_token(chunks, number, n_tokens)
         return BYTES_PER_TOKEN[kind]
@@ -346,27 +377,24 @@ class LongBertNet(NeuralNet):
                 two = graph_bytes(partial(self._encode, chunks, np.repeat(number, 2)))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise self._too_large(error, n_tokens) from error
+                raise self._passes.too_large(error, n_tokens) from error
             raise
         return max((two - one) / n_tokens, 1.0)
 
-    def _too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
-        precision = str(self.autocast or torch.float32).removeprefix("torch.")
-        return too_large(error, n_tokens, self._place, precision)
-
     def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each document, of shape (n_documents,)."""
+        """Return the losses of each document, of shape (n_documents, 1 or n_outputs)."""
         if targets.is_floating_point():
             targets = targets.to(logits.dtype)
         losses = self.criterion_(logits, targets.to(logits.device))
-        return losses.reshape(len(losses), -1).mean(1)
+        return losses.reshape(len(losses), -1)
 
     def get_loss(
         self, y_pred: Tensor, y_true: Targets, X: ChunkBatch | None = None, training: bool = False
     ) -> Tensor:
         targets, weights = y_true
         losses = self.document_losses(y_pred, targets)
-        loss = (losses * weights.to(losses.dtype).to(losses.device)).mean()
+        weights = weights.to(losses.dtype).to(losses.device).reshape(len(weights), -1)
+        loss = (losses * weights).mean()
         if not torch.isfinite(loss):
             raise ValueError(self._diverged("The loss"))
         return loss
@@ -406,6 +434,8 @@ class LongBertNet(NeuralNet):
             "callbacks_",
             "monitor",
             "bar_",
+            "cache_",
+            "probe",
             "limits_",
         }
         state = {name: value for name, value in vars(self).items() if name not in transient}
@@ -424,6 +454,8 @@ class LongBertNet(NeuralNet):
             callbacks=None,
             callbacks_=[],
             monitor=None,
+            probe=None,
+            cache_=None,
             optimizer_=None,
         )
         del self.optimizer_  # so that skorch forgets its name, and makes a new one

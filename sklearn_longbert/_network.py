@@ -1,29 +1,22 @@
-"""The network: encoder, token pooling, head, pooling.
+"""The network: a chunk encoder, a head, a pooling.
 
 Its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the chunk embeddings:
-whatever groups chunks into micro-batches does so between them. How the encoder reads a
-micro-batch, packed or padded, is nobody else's concern.
+whatever groups chunks into micro-batches does so between them.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 
-from sklearn_longbert._attention import PackedChunks, can_pack, prepare_packing
-from sklearn_longbert._batching import MicroBatch
-from sklearn_longbert._dropout import replace_dropouts
-from sklearn_longbert._memory import is_out_of_memory
-from sklearn_longbert._pooling import TOKEN_POOLINGS, pool_documents
-from sklearn_longbert._pretrained import first_position, rebuild_encoder
-
-PACKING_AGREES: dict[tuple[type, str, bool], bool] = {}  # see LongBertNetwork.packs
+from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._pooling import GatedAttention, pool_documents
 
 
-class LongBertNetwork(nn.Module):
+class LongBertNetwork(ChunkEncoder):
     """Give every chunk its logits, and pool them into one vector of logits a document.
 
     Parameters
@@ -31,12 +24,17 @@ class LongBertNetwork(nn.Module):
     encoder : transformers.PreTrainedModel
     n_outputs : int
         Logits of a document.
-    pooling : {"mean", "max"}
+    pooling : {"mean", "max", "logsumexp", "attention"}
         Chunk logits to document logits.
     token_pooling : {"mean", "cls"}
         Hidden states to chunk embedding.
     dropout : float
         Probability with which the head's inputs are dropped in training.
+    hidden_layer : tuple of (int, str), default=None
+        Size and activation of a layer between embedding and head, as the heads have that
+        somebody else fine-tuned.
+    frozen : bool, default=False
+        Whether the encoder's weights stay as they are.
     """
 
     def __init__(
@@ -46,153 +44,62 @@ class LongBertNetwork(nn.Module):
         pooling: str,
         token_pooling: str,
         dropout: float,
+        hidden_layer: tuple[int, str] | None = None,
+        frozen: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, token_pooling)
         config = encoder.config
-        self.encoder = encoder
-        self.randomness = replace_dropouts(encoder)
-        prepare_packing(encoder)
-        self.first_position = first_position(encoder)
+        size = config.hidden_size
+        self.encoder.requires_grad_(not frozen)
+        self.frozen = frozen
+        self.hidden_layer = hidden_layer
+        self.transform: nn.Module = nn.Identity()
+        if hidden_layer is not None:
+            size, activation = hidden_layer
+            dense = nn.Linear(config.hidden_size, size, dtype=self.dtype)
+            self.transform = nn.Sequential(dense, ACT2FN[activation])
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(config.hidden_size, n_outputs, dtype=next(encoder.parameters()).dtype)
+        self.head = nn.Linear(size, n_outputs, dtype=self.dtype)
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.head.bias)
         self.pooling = pooling
-        self.token_pooling = token_pooling
+        # of the embeddings, as the head's logits are what it weights
+        self.attention = GatedAttention(size, self.dtype) if pooling == "attention" else None
 
-    def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
-        """Return the chunk embeddings, of shape (n_chunks, hidden_size).
+    def chunk_outputs(self, embeddings: Tensor) -> Tensor:
+        """Return what is pooled of each chunk, of shape (n_chunks, n_columns).
 
-        Parameters
-        ----------
-        micro_batch : MicroBatch
-        seed : int, default=0
-            What dropout, in training, depends on beside the chunks' numbers.
+        Its logits; and behind them, with attention pooling, the score of the chunk.
         """
-        read = self._read_packed if self.packs() else self._read_padded
-        hidden_states = read(micro_batch, seed if self.training else None)  # (n_tokens, ...)
-        self.randomness.begin(None)
-        hidden_states = hidden_states.to(self.head.weight.dtype)  # autocast may have narrowed it
-        return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
+        features = self.transform(embeddings)
+        logits = self.head(self.dropout(features))  # (n_chunks, n_outputs)
+        if self.attention is None:
+            return logits
+        return torch.cat([logits, self.attention(features)], dim=1)  # (n_chunks, n_outputs + 1)
 
-    def chunk_logits(self, embeddings: Tensor) -> Tensor:
-        """Return the chunk logits, of shape (n_chunks, n_outputs)."""
-        return self.head(self.dropout(embeddings))
-
-    def pool(self, chunk_logits: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+    def pool(self, chunk_outputs: Tensor, chunk_counts: Sequence[int]) -> Tensor:
         """Return the document logits, of shape (n_documents, n_outputs).
 
         Parameters
         ----------
-        chunk_logits : Tensor of shape (n_chunks, n_outputs)
+        chunk_outputs : Tensor of shape (n_chunks, n_columns)
             In the order of the documents.
         chunk_counts : sequence of int, of length n_documents
         """
-        return pool_documents(chunk_logits, chunk_counts, self.pooling)
-
-    def packs(self) -> bool:
-        """Whether micro-batches are read without padding, where the network is now.
-
-        So it is if that gives the same hidden states as padding does. They are compared once
-        for each architecture, device and precision, because what an architecture makes of
-        packed chunks is written nowhere.
-        """
-        device = self.head.weight.device
-        if not can_pack(self.encoder, device):
-            return False
-        precise = not torch.is_autocast_enabled(device.type)
-        kind = (type(self.encoder), device.type, precise)
-        if kind not in PACKING_AGREES:
-            PACKING_AGREES[kind] = self._packing_agrees(precise)
-        return PACKING_AGREES[kind]
-
-    def _packing_agrees(self, precise: bool) -> bool:
-        device_type = self.head.weight.device.type
-        rng = np.random.RandomState(0)
-        n_positions = getattr(self.encoder.config, "max_position_embeddings", 0)
-        chunks = [  # together more than the encoder could read at once
-            rng.randint(self.encoder.config.vocab_size, size=size).astype(np.int32)
-            for size in (5, 3) * (min(n_positions, 1024) // 8 + 1)
-        ]
-        probe = MicroBatch(chunks, np.arange(len(chunks)), pad_id=0)
-        was_training = self.encoder.training
-        if was_training:
-            self.encoder.eval()
-        dtype = torch.get_autocast_dtype(device_type)
-        # without autocast's cache, which would keep weights that were narrowed without a gradient
-        with (
-            torch.no_grad(),
-            torch.autocast(device_type, dtype=dtype, enabled=not precise, cache_enabled=False),
-        ):
-            padded = self._read_padded(probe, None).float()
-            try:
-                packed = self._read_packed(probe, None).float()
-            except Exception as error:  # whatever an architecture makes of it, padding is right
-                if is_out_of_memory(error):
-                    raise
-                agrees = False
-            else:
-                difference = torch.linalg.vector_norm(packed - padded)
-                tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over
-                agrees = bool(difference <= tolerance * torch.linalg.vector_norm(padded))
-        if was_training:
-            self.encoder.train()
-        return agrees
-
-    # Both return the hidden states of the real tokens, of shape (n_tokens, hidden_size).
-
-    def _read_packed(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
-        device = self.head.weight.device
-        keys = None if seed is None else micro_batch.dropout_keys(seed).to(device)[None]
-        self.randomness.begin(keys, seed or 0)
-        output = self.encoder(
-            input_ids=micro_batch.input_ids.to(device)[None],
-            position_ids=self._positions(micro_batch).to(device)[None],
-            packed_chunks=PackedChunks(micro_batch.lengths, device, self.randomness),
-        )
-        return output.last_hidden_state[0]
-
-    def _positions(self, micro_batch: MicroBatch) -> Tensor:
-        """Return the position of each token in its chunk, of shape (n_tokens,).
-
-        Encoders that number from the padding index on, as RoBERTa does, leave out padding
-        tokens, which a text may spell.
-        """
-        if self.first_position == 0:
-            return torch.cat([torch.arange(length) for length in micro_batch.lengths])
-        padding = self.first_position - 1
-        is_real = [chunk != padding for chunk in micro_batch.chunks]
-        positions = [np.cumsum(real) * real + padding for real in is_real]
-        return torch.from_numpy(np.concatenate(positions))
-
-    def _read_padded(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
-        device = self.head.weight.device
-        mask = micro_batch.attention_mask
-        input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
-            mask, micro_batch.input_ids
-        )
-        keys = None
-        if seed is not None:
-            of_tokens = micro_batch.dropout_keys(seed)
-            keys = torch.zeros_like(input_ids).masked_scatter(mask, of_tokens).to(device)
-        self.randomness.begin(keys, seed or 0)
-        mask = mask.to(device)
-        output = self.encoder(input_ids=input_ids.to(device), attention_mask=mask.long())
-        return output.last_hidden_state[mask]
+        return pool_documents(chunk_outputs, chunk_counts, self.pooling)
 
 
 def network_state(network: LongBertNetwork) -> dict[str, Any]:
     """Return what :func:`network_from_state` needs to make an equal network."""
     return {
-        "config": network.encoder.config,
+        **encoder_state(network),
         "settings": {
             "n_outputs": network.head.out_features,
             "pooling": network.pooling,
             "token_pooling": network.token_pooling,
             "dropout": network.dropout.p,
-        },
-        "weights": {
-            name: weight.detach().cpu().numpy() for name, weight in network.state_dict().items()
+            "hidden_layer": network.hidden_layer,
+            "frozen": network.frozen,
         },
     }
 
@@ -209,12 +116,14 @@ def network_from_state(
     encoder_dropouts : tuple of float, default=None
         New dropout and attention_dropout of the encoder.
     **settings : Any
-        New settings of the network: pooling, token_pooling, dropout.
+        New settings of the network: pooling, token_pooling, dropout. Attention that the state
+        does not have begins as the mean; attention that is not asked for is left out.
     """
-    weights = {name: torch.tensor(weight) for name, weight in state["weights"].items()}
-    encoder = rebuild_encoder(state["config"], encoder_dropouts)
-    encoder.to(next(iter(weights.values())).dtype)
+    encoder, weights = encoder_from_state(state, encoder_dropouts)
     with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
         network = LongBertNetwork(encoder, **{**state["settings"], **settings})
-    network.load_state_dict(weights)
+    wanted = network.state_dict()
+    attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
+    known = {name: value for name, value in weights.items() if name in wanted}
+    network.load_state_dict({**attention, **known})
     return network

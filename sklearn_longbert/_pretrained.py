@@ -27,7 +27,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
@@ -335,6 +341,43 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
     ValueError
         If the folder holds no weights, damaged ones, or another architecture's.
     """
+    encoder, missing_keys = _load_weights(AutoModel, folder, dropout, attention_dropout)
+    encoder = without_pooler(encoder)
+    _check_complete(encoder, missing_keys, folder)
+    return encoder
+
+
+def load_sequence_classifier(
+    folder: Path, dropout: float, attention_dropout: float
+) -> PreTrainedModel:
+    """Return an encoder with the head that it was fine-tuned with, in float32.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no weights, damaged ones, another architecture's, or no head.
+    """
+    auto = AutoModelForSequenceClassification
+    model, missing_keys = _load_weights(auto, folder, dropout, attention_dropout)
+    in_encoder = {id(weight) for weight in model.base_model.parameters()}
+    missing = [
+        name
+        for name, weight in model.named_parameters()
+        if name in missing_keys and id(weight) not in in_encoder
+    ]
+    if missing:
+        raise ValueError(
+            f"The weights in {folder} have no head for sequence classification ({missing[0]} is "
+            f"missing): to train one, pass model_name={str(folder)!r} to an estimator, and fit it."
+        )
+    _check_complete(model, missing_keys, folder)
+    return model
+
+
+def _load_weights(
+    auto: Any, folder: Path, dropout: float, attention_dropout: float
+) -> tuple[PreTrainedModel, set[str]]:
+    """Return a model of `auto`'s kind, and the names of weights that the folder lacks."""
     config = set_dropout(load_config(folder), dropout, attention_dropout)
     if not _has_any(folder, WEIGHT_FILES):
         raise ValueError(
@@ -344,7 +387,7 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
     try:
         # Missing weights are drawn from torch's global generator.
         with _silenced(), torch.random.fork_rng(devices=[]):
-            encoder, info = AutoModel.from_pretrained(
+            model, info = auto.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -358,10 +401,8 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
             f"The weights in {folder} cannot be loaded ({type(error).__name__}: {error}): save "
             f"the encoder again, or download it anew."
         ) from error
-    encoder = _without_pooler(encoder)
     _check_shapes(info["mismatched_keys"], folder)
-    _check_complete(encoder, info["missing_keys"], folder)
-    return encoder
+    return model, set(info["missing_keys"])
 
 
 def _check_shapes(mismatched: set[tuple[str, Any, Any]], folder: Path) -> None:
@@ -406,10 +447,10 @@ def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) ->
         config = set_dropout(config, *dropouts)
     with _silenced(), no_init_weights():
         encoder = AutoModel.from_config(config, dtype=torch.float32)
-    return _without_pooler(encoder)
+    return without_pooler(encoder)
 
 
-def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
+def without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
     """Drop the layer above the hidden states: it costs memory and would never get a gradient."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None

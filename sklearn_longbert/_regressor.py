@@ -7,18 +7,22 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
+from sklearn.utils import Tags
 from torch import Tensor, nn
 
 from sklearn_longbert._base import BaseLongBert, with_shared_docs
+from sklearn_longbert._checkpoint import is_regression
+from sklearn_longbert._linear_probe import regression_probe
+from sklearn_longbert._net import Probe
 from sklearn_longbert._validation import check_values
 
 
 @with_shared_docs(score_name="The coefficient of determination", class_weight="")
 class LongBertRegressor(RegressorMixin, BaseLongBert):
-    """Predict a number from texts of any length with a pretrained encoder.
+    """Predict numbers from texts of any length with a pretrained encoder.
 
-    As :class:`LongBertClassifier`, with one output and the squared error as loss. Targets are
-    standardised for training, and predictions are returned in the caller's unit.
+    As :class:`LongBertClassifier`, with an output a target and the squared error as loss.
+    Targets are standardised for training, and predictions are returned in the caller's unit.
 
     Parameters
     ----------
@@ -43,7 +47,6 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     True
     """
 
-    _criterion = nn.MSELoss
     _check_targets = staticmethod(check_values)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -63,7 +66,7 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
             what TextChunker makes of them.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
@@ -105,7 +108,7 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         ----------
         X : array-like of shape (n_samples,)
             Texts, as in :meth:`fit`.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss, relative to the others of this call.
@@ -134,20 +137,49 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
 
         Returns
         -------
-        values : ndarray of shape (n_samples,), dtype float32
-            In the unit of the targets of fit.
+        values : ndarray of shape (n_samples,) or (n_samples, n_targets), dtype float32
+            In the unit, and of the shape, of the targets of fit.
         """
-        standardised = self._predict_logits(X)[:, 0].astype(np.float64)
-        return (standardised * self._spread + self._mean).astype(np.float32)
+        standardised = self._predict_logits(X).astype(np.float64)
+        values = (standardised * self._spread + self._mean).astype(np.float32)
+        return values if np.ndim(self._mean) else values[:, 0]
 
     def _set_unit(self, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-        self._mean = np.average(values, weights=weights)
-        spread = np.sqrt(np.average((values - self._mean) ** 2, weights=weights))
-        self._spread = spread if spread > 0 else 1.0
+        self._mean = np.average(values, axis=0, weights=weights)
+        spread = np.sqrt(np.average((values - self._mean) ** 2, axis=0, weights=weights))
+        self._spread = np.where(spread > 0, spread, 1.0)
+
+    def _take_labels(self, config: Any) -> list[int]:
+        if not is_regression(config):
+            raise ValueError(
+                "The checkpoint predicts labels: use LongBertClassifier.from_pretrained."
+            )
+        shape = (config.num_labels,) if config.num_labels > 1 else ()
+        self._mean, self._spread = np.zeros(shape), np.ones(shape)
+        return list(range(config.num_labels))
+
+    def _criterion(self) -> type[nn.Module]:
+        return nn.MSELoss
+
+    def _probe(self) -> Probe:
+        return regression_probe
+
+    def _n_outputs(self) -> int:
+        return int(np.size(self._mean))
 
     def _encode_targets(self, y: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy((y - self._mean) / self._spread).unsqueeze(1)  # (n_samples, 1)
+        if y.shape[1:] != np.shape(self._mean):
+            raise ValueError(
+                f"y has shape {y.shape}, but the targets of the first fit had "
+                f"{self._n_outputs()} a text."
+            )
+        return torch.from_numpy((y - self._mean) / self._spread).reshape(len(y), -1)
 
     @staticmethod
     def _score_logits(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
         return r2_score(targets, logits, sample_weight=weights)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d
@@ -137,14 +138,18 @@ def _check_encodable(text: str, index: int, name: str) -> None:
         ) from error
 
 
-def check_labels(y: ArrayLike | None, name: str = "y") -> NDArray[Any]:
-    """Return class labels as an array of shape (n_samples,).
+def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
+    """Return class labels, of shape (n_samples,), or an indicator matrix, of several columns.
 
     Raises
     ------
     ValueError
-        If `y` is None, has more than one column, a missing label, or continuous values.
+        If `y` is None, has a missing label or continuous values, or has several columns that
+        do not hold zeros and ones.
     """
+    table = _target_table(y, name)
+    if table is not None:
+        return _check_indicator(table, name)
     labels = _target_column(y, name, one_kind=True)
     if labels.dtype == object and not isinstance(labels[0], str):
         labels = np.array(labels.tolist())  # numbers or bool: scikit-learn cannot tell which
@@ -154,28 +159,67 @@ def check_labels(y: ArrayLike | None, name: str = "y") -> NDArray[Any]:
     return labels
 
 
-def check_values(y: ArrayLike | None, name: str = "y") -> NDArray[np.float64]:
-    """Return regression targets as a float64 array of shape (n_samples,).
+def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
+    """Return regression targets as floats, of shape (n_samples,) or (n_samples, n_targets).
 
     Raises
     ------
     ValueError
-        If `y` is None, has more than one column, or a value that is missing, infinite or
-        not a number.
+        If `y` is None, or has a value that is missing, infinite or not a number.
     """
-    values = _target_column(y, name, one_kind=False)
+    values = _target_table(y, name)
+    if values is None:
+        values = _target_column(y, name, one_kind=False)
     if values.dtype.kind in "mM":
         raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
     if values.dtype.kind in "OSTU":
         _check_numbers(values, name)
     values = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
-    largest = int(np.abs(values).argmax())
+    largest = np.unravel_index(np.abs(values).argmax(), values.shape)
     if abs(values[largest]) > np.finfo(np.float32).max:
         raise ValueError(
-            f"{name} at index {largest} is {values[largest]:g}, which float32, the type of the "
+            f"{name} at index {largest[0]} is {values[largest]:g}, which float32, the type of the "
             f"predictions, cannot hold: use a larger unit."
         )
     return values
+
+
+def _target_table(y: Any, name: str) -> NDArray[Any] | None:
+    """Return targets of several columns, of which none is missing; None if there is one."""
+    if issparse(y):
+        y = y.toarray()
+    if np.ma.is_masked(y):
+        y = np.where(y.mask, None, y.data)
+    try:
+        table = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds rows of different lengths: for sets of labels, pass "
+            f"MultiLabelBinarizer().fit_transform({name})."
+        ) from error
+    if table.ndim != 2 or table.shape[1] < 2:
+        return None
+    if table.dtype.kind in "fO":
+        for index, row in enumerate(table.tolist()):
+            if any(map(is_missing, row)):
+                raise ValueError(
+                    f"Input {name} contains NaN or another missing value at index {index}: drop "
+                    f"the row, or give it a value."
+                )
+    return table
+
+
+def _check_indicator(table: NDArray[Any], name: str) -> NDArray[np.int64]:
+    is_known = (table == 0) | (table == 1)
+    if not is_known.all():
+        index = int(np.flatnonzero(~is_known.all(axis=1))[0])
+        raise ValueError(
+            f"{name} has {table.shape[1]} columns and is {table[index].tolist()} at index {index}, "
+            f"where several columns are expected to be an indicator matrix of zeros and ones, one "
+            f"column a label: for several targets of several classes each, use "
+            f"sklearn.multioutput.MultiOutputClassifier."
+        )
+    return table.astype(np.int64)
 
 
 def _target_column(y: Any, name: str, one_kind: bool) -> NDArray[Any]:
@@ -199,7 +243,9 @@ def _target_column(y: Any, name: str, one_kind: bool) -> NDArray[Any]:
 
 
 def _check_numbers(values: NDArray[Any], name: str) -> None:
-    for index, value in enumerate(values.tolist()):
+    n_columns = values.size // len(values)
+    for position, value in enumerate(values.ravel().tolist()):
+        index = position // n_columns
         try:
             float(value)
         except (TypeError, ValueError, OverflowError) as error:

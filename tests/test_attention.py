@@ -10,7 +10,7 @@ from tiny import ARCHITECTURES
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
-from sklearn_longbert import LongBertClassifier, _attention, _network
+from sklearn_longbert import LongBertClassifier, _attention, _encoder
 from sklearn_longbert._attention import PackedChunks
 from sklearn_longbert._batching import MicroBatch
 from sklearn_longbert._dropout import ChunkRandomness
@@ -71,7 +71,7 @@ def test_dropout_and_gradients_of_packed_and_padded_chunks(architecture, tiny_en
 def test_an_encoder_that_ignores_the_layout_is_padded(tiny_bert, monkeypatch):
     """Packed chunks that saw each other would be wrong without an error: the probe sees it."""
     network = network_of(tiny_bert)
-    monkeypatch.setattr(_network, "PACKING_AGREES", {})
+    monkeypatch.setattr(_encoder, "PACKING_AGREES", {})
     monkeypatch.setattr(
         _attention,
         "_attend_in_turn",
@@ -81,13 +81,13 @@ def test_an_encoder_that_ignores_the_layout_is_padded(tiny_bert, monkeypatch):
     )
     assert not network.packs()
     assert not network_of(tiny_bert).packs()
-    assert list(_network.PACKING_AGREES.values()) == [False]  # asked once
+    assert list(_encoder.PACKING_AGREES.values()) == [False]  # asked once
 
 
 @pytest.mark.parametrize("precise", [True, False])
 def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, monkeypatch):
     network = network_of(tiny_bert)
-    monkeypatch.setattr(_network, "PACKING_AGREES", {})
+    monkeypatch.setattr(_encoder, "PACKING_AGREES", {})
     lengths = []
     read = LongBertNetwork._read_packed
     monkeypatch.setattr(
@@ -101,7 +101,7 @@ def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, mon
 
 
 def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert, monkeypatch):
-    monkeypatch.setattr(_network, "PACKING_AGREES", {})
+    monkeypatch.setattr(_encoder, "PACKING_AGREES", {})
     network = network_of(tiny_bert)
     forward = network.encoder.forward
 
@@ -141,7 +141,7 @@ def test_a_text_that_spells_the_padding_token(tiny_encoder):
 
 
 def test_asking_leaves_training_mode_and_random_state_alone(tiny_bert, monkeypatch):
-    monkeypatch.setattr(_network, "PACKING_AGREES", {})
+    monkeypatch.setattr(_encoder, "PACKING_AGREES", {})
     network = network_of(tiny_bert, dropout=0.5).train()
     before = torch.get_rng_state()
     assert network.packs()

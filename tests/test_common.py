@@ -106,7 +106,13 @@ def row_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@checks.parametrize_with_checks(NUMERIC)
+def expected_failures(estimator: BaseEstimator) -> dict[str, str]:
+    if isinstance(estimator, LongBertRegressor):
+        return {"check_regressor_multioutput": "it wants float64, and predictions are float32"}
+    return {}
+
+
+@checks.parametrize_with_checks(NUMERIC, expected_failed_checks=expected_failures)
 def test_numeric_view(
     estimator: BaseEstimator,
     check: Callable[[BaseEstimator], None],

@@ -297,15 +297,44 @@ def test_the_str_nan_is_a_label() -> None:
     assert check_labels(["nan", "None"]).tolist() == ["nan", "None"]
 
 
-@pytest.mark.parametrize("check", [check_labels, check_values])
+TABLE = [[1, 0], [0, 0], [1, 1]]
+
+
 @pytest.mark.parametrize(
-    "y", [[[1, 0], [0, 1]], np.zeros((3, 2)), pd.DataFrame({"a": [1], "b": 2})]
+    "y",
+    [
+        TABLE,
+        np.array(TABLE),
+        np.array(TABLE, dtype=bool),
+        np.array(TABLE, dtype=float),
+        np.array(TABLE, dtype=object),
+        pd.DataFrame(TABLE),
+        pd.DataFrame(TABLE, dtype="Int64"),
+        pl.DataFrame(TABLE, orient="row"),
+        scipy.sparse.csr_array(TABLE),
+    ],
+    ids=lambda y: f"{type(y).__module__}-{getattr(y, 'dtype', '')}",
 )
-def test_two_columns(check: Any, y: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"y should be a 1d array, got an array of shape \(\d, 2\)"
-    ):
-        check(y)
+def test_several_columns(y: Any) -> None:
+    labels, values = check_labels(y), check_values(y)
+    assert labels.tolist() == values.tolist() == TABLE
+    assert (labels.dtype, values.dtype) == (np.int64, np.float64)
+
+
+def test_several_columns_that_are_no_indicator() -> None:
+    for y in ([[0, 1], [0, 2]], [["a", "b"], ["a", "c"]], np.array([[0.0, 1.0], [0.5, 1.0]])):
+        with pytest.raises(ValueError, match=r"y has 2 columns and is .* at index [01], .*Multi"):
+            check_labels(y)
+    with pytest.raises(ValueError, match=r"rows of different lengths: .*MultiLabelBinarizer"):
+        check_labels([["a"], ["a", "b"]])
+    for check in (check_labels, check_values):
+        for missing in (np.nan, None, pd.NA):
+            with pytest.raises(ValueError, match=r"Input y contains NaN .* at index 1"):
+                check(pd.DataFrame([[1, 0], [0, missing]]))
+    with pytest.raises(ValueError, match=r"y at index 1 is 'x' where a number"):
+        check_values([[1, 2], [3, "x"]])
+    with pytest.raises(ValueError, match=r"y at index 2 is 1e\+300, which float32"):
+        check_values([[1, 2], [3, 4], [5, 1e300]])
 
 
 @pytest.mark.parametrize("check", [check_labels, check_values])

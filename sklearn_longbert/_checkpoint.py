@@ -1,0 +1,80 @@
+"""Networks from checkpoints that somebody else fine-tuned for sequence classification.
+
+Invariant: the network gives each chunk the logits that transformers' own model gives it.
+"""
+
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sklearn_longbert._network import LongBertNetwork
+from sklearn_longbert._pretrained import load_sequence_classifier, without_pooler
+
+# Of each architecture, how its head reads the hidden state of the first token: the first layer,
+# its activation, and the last layer.
+HEADS = {
+    "bert": ("bert.pooler.dense", "tanh", "classifier"),
+    "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "xlm-roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "camembert": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "mpnet": ("classifier.dense", "tanh", "classifier.out_proj"),
+    "distilbert": ("pre_classifier", "relu", "classifier"),
+    "electra": ("classifier.dense", "gelu", "classifier.out_proj"),
+    "albert": ("albert.pooler", "tanh", "classifier"),
+    "deberta-v2": ("pooler.dense", "gelu", "classifier"),
+}
+
+
+def is_regression(config: Any) -> bool:
+    """Whether the outputs of a checkpoint are numbers, as those of a single output are."""
+    return config.problem_type == "regression" or (
+        config.problem_type is None and config.num_labels == 1
+    )
+
+
+def check_known_head(config: Any, folder: Path) -> None:
+    """Raise ValueError unless the head of this architecture can be read."""
+    if config.model_type not in HEADS:
+        raise ValueError(
+            f"{folder} holds a {config.model_type}, whose head for sequence classification cannot "
+            f"be read: pass a checkpoint of {', '.join(sorted(HEADS))}; or pass it as model_name "
+            f"to an estimator, and fit a new head."
+        )
+
+
+def network_from_checkpoint(
+    folder: Path, dropouts: tuple[float, float], order: list[int], pooling: str, frozen: bool
+) -> LongBertNetwork:
+    """Return a network with the encoder and the head of a checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+    dropouts : tuple of float
+        dropout and attention_dropout.
+    order : list of int
+        Which of the head's outputs come first, second, and so on.
+    pooling : str
+    frozen : bool
+        As in :class:`LongBertNetwork`.
+    """
+    model = load_sequence_classifier(folder, *dropouts)
+    dense_name, activation, last_name = HEADS[model.config.model_type]
+    dense, last = attrgetter(dense_name)(model), attrgetter(last_name)(model)
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
+        network = LongBertNetwork(
+            without_pooler(model.base_model),
+            n_outputs=len(order),
+            pooling=pooling,
+            token_pooling="cls",
+            dropout=dropouts[0],
+            hidden_layer=(dense.out_features, activation),
+            frozen=frozen,
+        )
+    with torch.no_grad():
+        network.transform.get_submodule("0").load_state_dict(dense.state_dict())
+        network.head.weight.copy_(last.weight[order])
+        network.head.bias.copy_(last.bias[order])
+    return network

@@ -1,0 +1,181 @@
+"""Encode the chunks of documents without gradients, in passes that memory holds.
+
+The chunks of all documents are sorted by length together, and equal ones are encoded once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sklearn_longbert._batching import ChunkBatch
+from sklearn_longbert._encoder import ChunkEncoder
+from sklearn_longbert._memory import is_out_of_memory, pass_tokens, too_large
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a network is to read chunks.
+
+    Attributes
+    ----------
+    micro_batch_tokens : int or "auto"
+        Most tokens, padding counted, in one encoder pass.
+    device : torch.device
+    autocast : torch.dtype or None
+    """
+
+    micro_batch_tokens: int | str
+    device: torch.device
+    autocast: torch.dtype | None
+
+    def casting(self) -> torch.autocast:
+        """Return the context that the encoder computes in."""
+        enabled = self.autocast is not None
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=enabled)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a pass."""
+        return pass_tokens(self.micro_batch_tokens, self.device)
+
+    def too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
+        """Return the error for a chunk of `n_tokens` that memory cannot hold alone."""
+        precision = str(self.autocast or torch.float32).removeprefix("torch.")
+        return too_large(error, n_tokens, self.device, precision)
+
+
+def encode_chunks(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor],
+    progress: str | None = None,
+) -> Tensor:
+    """Return what is made of the embedding of each chunk, on the CPU.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training.
+    batch : ChunkBatch
+    passes : Passes
+    outputs_of : callable
+        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns).
+    progress : str, default=None
+        What a bar, where there are several passes, is called; None shows none.
+
+    Returns
+    -------
+    outputs : Tensor of shape (n_chunks, n_columns)
+    """
+    numbers, inverse = batch.distinct()
+    outputs = _encode_each(network, batch, numbers, passes, outputs_of, progress)
+    return outputs[torch.from_numpy(inverse)]
+
+
+def cached_embeddings(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    passes: Passes,
+    cache: dict[bytes, Tensor],
+    progress: str | None = None,
+) -> Tensor:
+    """Return the embedding of each chunk, on the CPU, encoding those that are not in `cache`.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training, and the same for all that is in the cache.
+    batch : ChunkBatch
+    passes : Passes
+    cache : dict
+        From the digests of chunks to their embeddings; what is encoded is added.
+    progress : str, default=None
+        As in :func:`encode_chunks`.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_chunks, hidden_size)
+    """
+    numbers, _ = batch.distinct()
+    new = np.array([n for n in numbers if batch.digests[n] not in cache], dtype=np.intp)
+    if len(new):
+        rows = _encode_each(network, batch, new, passes, _as_they_are, progress)
+        cache.update(zip((batch.digests[n] for n in new), rows.clone(), strict=True))
+    return torch.stack([cache[digest] for digest in batch.digests])
+
+
+def _as_they_are(embeddings: Tensor) -> Tensor:
+    return embeddings
+
+
+def _encode_each(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    numbers: NDArray[np.intp],
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor],
+    progress: str | None,
+) -> Tensor:
+    """Return the outputs of these chunks, of shape (len(numbers), n_columns)."""
+    with torch.inference_mode():
+        with passes.casting():
+            padded = not network.packs()
+        plan = batch.plan(passes.max_tokens, padded, numbers)
+        outputs: list[Tensor] = []
+        hidden = progress is None or len(plan) == 1
+        with tqdm(total=len(numbers), desc=progress, disable=hidden) as bar:
+            for group in plan:
+                outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
+                bar.update(len(group))
+        position = np.empty(len(batch.lengths), dtype=np.intp)  # of a chunk among the outputs
+        position[np.concatenate(plan)] = np.arange(len(numbers))
+        return torch.cat(outputs)[torch.from_numpy(position[numbers])]
+
+
+def _halve_until_it_fits(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    numbers: NDArray[np.intp],
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """Return the outputs of these chunks, in as many passes as memory asks for."""
+    try:
+        with passes.casting():
+            embeddings = network.encode(batch.micro_batch(numbers))
+        return [outputs_of(embeddings).cpu()]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(numbers) == 1:
+            raise passes.too_large(error, batch.lengths[numbers[0]]) from error
+    middle = len(numbers) // 2
+    return [
+        part
+        for half in (numbers[:middle], numbers[middle:])
+        for part in _halve_until_it_fits(network, batch, half, passes, outputs_of)
+    ]
+
+
+def mean_of_chunks(of_chunks: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+    """Return the mean of each document's rows, of shape (n_documents, n_columns)."""
+    return torch.stack([rows.mean(0) for rows in of_chunks.split(list(chunk_counts))])
+
+
+def document_embeddings(
+    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
+) -> Tensor:
+    """Return the mean of the chunk embeddings of each document, on the CPU.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_documents, hidden_size)
+    """
+    of_chunks = encode_chunks(network, batch, passes, _as_they_are, progress)
+    return mean_of_chunks(of_chunks, batch.chunk_counts)

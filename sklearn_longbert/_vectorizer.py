@@ -1,0 +1,254 @@
+"""LongBertVectorizer: texts in, one embedding a text out."""
+
+from collections.abc import Iterator
+from numbers import Integral
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.preprocessing import normalize
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from sklearn_longbert import _pretrained
+from sklearn_longbert._batching import ChunkBatch
+from sklearn_longbert._chunking import TextChunker
+from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._inference import Passes, document_embeddings
+from sklearn_longbert._pooling import TOKEN_POOLINGS
+from sklearn_longbert._reading import Inputs, TextReader
+
+# Texts, and characters of texts, whose chunks are held in memory at once.
+STREAM_TEXTS, STREAM_CHARACTERS = 1024, 2**23
+
+
+class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
+    """Turn texts of any length into embeddings of a pretrained encoder.
+
+    The embedding of a text is the mean of its chunks' embeddings. Nothing is trained: it is for
+    linear models on frozen embeddings, for clustering and search, or beside other features in a
+    FeatureUnion or ColumnTransformer. Any number of texts is read in bounded memory.
+
+    Parameters
+    ----------
+    model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        Hub id or local folder of any encoder that transformers' AutoModel loads.
+    chunk_size : int, default=None
+        Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
+    chunk_overlap : int, default=0
+        Tokens that a chunk repeats from the one before.
+    max_chunks : int, default=None
+        At most this many chunks of a text; None reads it whole.
+    chunk_selection : {"head", "tail", "head_tail", "even", "random"}, default="head"
+        Which chunks are read where `max_chunks` cuts, as in :class:`TextChunker`; "random" is
+        "even" here.
+    token_pooling : {"mean", "cls"}, default="mean"
+        How hidden states become the embedding of a chunk: their mean over the real tokens,
+        or that of the first token.
+    norm : {"l2"} or None, default=None
+        Whether embeddings are scaled to length 1.
+    micro_batch_tokens : int or "auto", default="auto"
+        Most tokens, padding counted, that are encoded at once; never less than one chunk.
+        "auto" is 2048 on a CPU and 32768 elsewhere. What does not fit is halved.
+    device : str or torch.device, default="auto"
+        Where to compute: "auto" is CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
+        hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
+    revision : str, default=None
+        Branch, tag or commit of `model_name` on the Hub.
+    local_files_only : bool, default=False
+        Never ask the Hub.
+    verbose : int, default=0
+        1 shows a progress bar where there are many texts.
+
+    Attributes
+    ----------
+    chunker_ : TextChunker
+        Cuts the texts.
+    encoder_ : ChunkEncoder
+        The encoder with its token pooling, on `device_`.
+    device_ : str
+        Where the encoder is.
+
+    See Also
+    --------
+    LongBertClassifier : Trains the encoder, too.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import LongBertVectorizer
+    >>> vectorizer = LongBertVectorizer(norm="l2").fit()
+    >>> cat, kitten, tax = vectorizer.transform(["A cat. " * 300, "A kitten.", "Income tax."])
+    >>> bool(cat @ kitten > cat @ tax)
+    True
+    >>> vectorizer.get_feature_names_out()[:2]
+    array(['longbertvectorizer0', 'longbertvectorizer1'], dtype=object)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **TextChunker._parameter_constraints,
+        "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "norm": [StrOptions({"l2"}), None],
+        "micro_batch_tokens": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model_name: str | PathLike[str] = _pretrained.DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        token_pooling: str = "mean",
+        norm: str | None = None,
+        micro_batch_tokens: int | str = "auto",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.chunk_size = chunk_size
+        self.chunk_overlap = chunk_overlap
+        self.max_chunks = max_chunks
+        self.chunk_selection = chunk_selection
+        self.token_pooling = token_pooling
+        self.norm = norm
+        self.micro_batch_tokens = micro_batch_tokens
+        self.device = device
+        self.precision = precision
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.verbose = verbose
+
+    @property
+    def device_(self) -> str:
+        """Where the encoder is."""
+        return str(self.encoder_.device)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike | None = None, y: object = None) -> Self:
+        """Load encoder and tokenizer; nothing is learned from the texts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,), default=None
+            Texts, or what TextChunker makes of them, whose settings are then taken over.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : LongBertVectorizer
+
+        Raises
+        ------
+        ValueError
+            If `X` or the parameters are not as described, or the encoder cannot be loaded.
+        TypeError
+            If `X` is no array-like of str.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        inputs: Inputs = [""] if X is None else self._check_input(X)
+        chunker = self._chunker_for(inputs).fit()
+        self._check_token_pooling(chunker)
+        if X is not None and isinstance(inputs, np.ndarray):
+            self._chunk(inputs, chunker, "X")
+        device = _pretrained.select_device(str(self.device))
+        folder = _pretrained.find_folder(self.model_name, self.revision, self.local_files_only)
+        encoder = _pretrained.load_encoder(folder, 0.0, 0.0)
+        self.encoder_ = ChunkEncoder(encoder, self.token_pooling).to(device).eval()
+        self.chunker_ = chunker
+        self._autocast = _pretrained.select_autocast(self.precision, device)
+        self._n_features_out = encoder.config.hidden_size
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the embedding of each text.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
+            what TextChunker makes of them.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_samples, n_features), dtype float32
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts; the message names the index.
+        """
+        check_is_fitted(self)
+        inputs = self._check_input(X)
+        self._validate_params()
+        passes = Passes(self.micro_batch_tokens, self.encoder_.device, self._autocast)
+        embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
+        is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
+        with tqdm(total=len(inputs), desc="transform", disable=is_short) as bar:
+            for rows in _stretches(inputs):
+                documents = self._chunk(inputs[rows], self.chunker_, "X")
+                part = document_embeddings(self.encoder_, ChunkBatch(documents), passes)
+                embeddings[rows] = part.numpy()
+                bar.update(rows.stop - rows.start)
+        return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "encoder_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = True
+        tags.transformer_tags.preserves_dtype = []  # texts go in
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep weights as NumPy arrays, on no device."""
+        state = dict(super().__getstate__())
+        if "encoder_" in state:
+            state["device_name"] = self.device_
+            state["encoder_"] = encoder_state(self.encoder_)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "encoder_" in state:
+            device = torch.device(state.pop("device_name"))
+            if device.type == "cuda" and not torch.cuda.is_available():
+                device = torch.device("cpu")
+            encoder, weights = encoder_from_state(state["encoder_"])
+            network = ChunkEncoder(encoder, state["token_pooling"])
+            network.load_state_dict(weights)
+            state["encoder_"] = network.to(device).eval()
+        super().__setstate__(state)
+
+
+def _stretches(inputs: Inputs) -> Iterator[slice]:
+    """Yield stretches of texts, or of chunked documents, of bounded size."""
+    start = n_characters = 0
+    for index, text in enumerate(inputs):
+        # a token is four characters or so
+        size = len(text) if isinstance(text, str) else 4 * text.n_tokens
+        is_full = index - start == STREAM_TEXTS or n_characters + size > STREAM_CHARACTERS
+        if is_full and index > start:
+            yield slice(start, index)
+            start, n_characters = index, 0
+        n_characters += size
+    yield slice(start, len(inputs))

@@ -1,0 +1,193 @@
+"""Pins what the head starts at: a cross-validated linear model of frozen embeddings.
+
+Exactly the pooled head under mean pooling; indifferent to copies, order and scale of weights;
+defined for every kind of target, and for classes with few texts or none.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
+from sklearn_longbert import _linear_probe as module
+from sklearn_longbert._linear_probe import (
+    classification_probe,
+    multilabel_probe,
+    regression_probe,
+)
+
+STILL = 1e-30  # a learning rate that no float32 weight can feel
+
+
+def blobs(n: int = 60, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings around centres, of which one feature is constant and one very large."""
+    rng = np.random.RandomState(seed)
+    y = np.arange(n) % n_classes
+    X = rng.normal(size=(n_classes, 6))[y] + rng.normal(size=(n, 6))
+    return np.column_stack([X, np.full(n, 3.0), 1e4 * rng.normal(size=n)]), y
+
+
+def logits_of(linear: tuple[np.ndarray, np.ndarray], X: np.ndarray) -> np.ndarray:
+    return X @ linear[0].T + linear[1]
+
+
+def test_is_scikit_learns_model_of_scaled_features() -> None:
+    X, y = blobs()
+    weights = np.linspace(1, 2, 60)
+    linear = classification_probe(X, y, weights, 3)
+    center = np.average(X, axis=0, weights=weights)
+    variances = np.average((X - center) ** 2, axis=0, weights=weights)
+    Z = (X - center) / np.sqrt(variances + 1e-4 * variances.mean())
+    of_penalty = {
+        penalty: LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000).fit(
+            Z, y, sample_weight=weights / weights.sum()
+        )
+        for penalty in module.PENALTIES
+    }
+    ours = softmax(logits_of(linear, X), axis=1)
+    closest = min(np.abs(ours - model.predict_proba(Z)).max() for model in of_penalty.values())
+    assert closest < 1e-3
+
+
+def test_the_penalty_is_the_one_that_predicts_best() -> None:
+    """Where features tell nothing it is the largest, where they tell all a small one."""
+    rng = np.random.RandomState(0)
+    noise, y = rng.normal(size=(80, 20)), np.arange(80) % 2
+    weights = np.ones(80) / 80
+    choose = partial(module._choose_penalty, weights=weights, fit=module._fit_logistic)
+
+    def loss(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return -log_softmax(logits, axis=1)[np.arange(len(targets)), targets]
+
+    assert choose(noise, y, loss=loss) == module.PENALTIES.max()
+    assert choose(noise + 9 * y[:, None], y, loss=loss) <= 1e-2
+
+
+def test_copies_are_weights_and_scale_and_order_do_not_matter() -> None:
+    X, y = blobs()
+    counts = np.arange(60) % 4
+    rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), counts))
+    weighted = classification_probe(X[counts > 0], y[counts > 0], counts[counts > 0], 3)
+    copied = classification_probe(X[rows], y[rows], np.full(len(rows), 7.0), 3)
+    for one, other in zip(weighted, copied, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    plain = classification_probe(X, y, np.ones(60), 3)
+    assert np.abs(plain[0] - weighted[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.zeros(8, dtype=int),  # one class
+        np.array([0, 0, 0, 0, 0, 0, 0, 1]),  # one text of a class
+        np.arange(8),  # one text a class
+        np.array([0, 0, 0, 0, 1, 1, 3, 3]),  # none of two classes
+    ],
+)
+def test_rare_and_absent_classes(y: np.ndarray) -> None:
+    X = np.random.RandomState(0).normal(size=(8, 3)) + np.eye(8)[:, :3] + y[:, None]
+    n = max(y.max() + 1, 2) + 1
+    coefficients, intercepts = classification_probe(X, y, np.ones(8), n)
+    assert coefficients.shape == (n, 3)
+    assert np.isfinite(coefficients).all()
+    assert np.isfinite(intercepts).all()
+    absent = np.setdiff1d(np.arange(n), y)
+    chosen = logits_of((coefficients, intercepts), X).argmax(axis=1)
+    assert not np.isin(chosen, absent).any()
+
+
+def test_one_text() -> None:
+    coefficients, intercepts = classification_probe(np.ones((1, 3)), np.array([1]), np.ones(1), 2)
+    assert np.isfinite(coefficients).all()
+    assert intercepts[1] > intercepts[0]
+    coefficients, intercepts = regression_probe(np.ones((1, 3)), np.ones((1, 1)), np.ones(1), 1)
+    np.testing.assert_allclose(intercepts + coefficients.sum(axis=1), [1])
+
+
+def test_each_label_is_a_model_of_its_own() -> None:
+    X, y = blobs()
+    table = np.column_stack([y == 0, y >= 1, np.zeros(60)]).astype(np.float32)
+    weights = np.linspace(1, 2, 60)
+    coefficients, intercepts = multilabel_probe(X, table, weights, 3)
+    for column in range(2):
+        alone = classification_probe(X, table[:, column].astype(int), weights, 2)
+        expected = softmax(logits_of(alone, X), axis=1)[:, 1]
+        ours = expit(X @ coefficients[column] + intercepts[column])
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    never = expit(X @ coefficients[2] + intercepts[2])
+    assert never.max() < 0.1
+
+
+def test_regression_recovers_a_line() -> None:
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(200, 4)) * [1, 10, 0.1, 1]
+    true = rng.normal(size=(2, 4))
+    y = X @ true.T + [1, -2] + 1e-3 * rng.normal(size=(200, 2))
+    coefficients, intercepts = regression_probe(X, y, np.ones(200), 2)
+    np.testing.assert_allclose(coefficients, true, atol=1e-2)
+    np.testing.assert_allclose(intercepts, [1, -2], atol=1e-2)
+
+
+# In the estimators, on real texts with the real encoder
+
+
+@pytest.fixture(scope="module")
+def news(bbc_news: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    texts, labels = (part[:24] for part in bbc_news)
+    return np.array([" ".join(text.split()[:60]) for text in texts], dtype=object), labels
+
+
+real: dict[str, Any] = {
+    "chunk_size": 32,
+    "max_epochs": 1,
+    "learning_rate": STILL,
+    "precision": "float32",
+    "device": "cpu",
+    "random_state": 0,
+}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_the_pooled_head_is_the_linear_model_of_mean_embeddings(
+    news: tuple[np.ndarray, np.ndarray], pooling: str
+) -> None:
+    X, y = news
+    vectorizer = LongBertVectorizer(chunk_size=32, precision="float32", device="cpu").fit()
+    embeddings = vectorizer.transform(X)
+    model = LongBertClassifier(pooling=pooling, **real).fit(X, y)
+    assert model.n_chunks_.min() > 1
+    indices = np.searchsorted(model.classes_, y)
+    linear = classification_probe(embeddings, indices, np.ones(24), len(model.classes_))
+    np.testing.assert_allclose(
+        model.decision_function(X), logits_of(linear, embeddings), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_frozen_and_unfrozen_start_alike(news: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = news
+    frozen, free = (LongBertClassifier(freeze_encoder=f, **real).fit(X, y) for f in (True, False))
+    np.testing.assert_allclose(frozen.predict_proba(X), free.predict_proba(X), rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_encoder_keeps_its_weights(news: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = news
+    model = LongBertClassifier(freeze_encoder=True, **{**real, "learning_rate": 1e-2}).fit(X, y)
+    untouched = LongBertClassifier(freeze_encoder=True, **real).fit(X, y)
+    one, other = (m.net_.module_.state_dict() for m in (model, untouched))
+    changed = {name for name in one if (one[name] != other[name]).any()}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_regression_starts_at_the_ridge(news: tuple[np.ndarray, np.ndarray]) -> None:
+    X, _ = news
+    y = np.array([[len(text), text.count("e")] for text in X], dtype=float)
+    model = LongBertRegressor(**real).fit(X, y)
+    guessing = ((y - y.mean(axis=0)) ** 2).mean(axis=0)
+    assert model.predict(X).shape == (24, 2)
+    assert (((model.predict(X) - y) ** 2).mean(axis=0) < guessing).all()
+    at_random = LongBertRegressor(head_init="random", **real).fit(X, y)
+    assert model.score(X, y) > at_random.score(X, y)
