@@ -19,7 +19,12 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert import (
+    LongBertClassifier,
+    LongBertRegressor,
+    LongBertVectorizer,
+    TextChunker,
+)
 
 N_FEATURES = 30  # the most that a check brings
 LEVELS = np.arange(-3.75, 4, 0.5)  # a number becomes the level below it, as a word of its feature
@@ -69,11 +74,22 @@ class NumericChunker(NumericRows, TextChunker):
         return np.array([np.concatenate(list(row.chunks())) for row in super().transform(X)])
 
 
+class NumericVectorizer(NumericRows, LongBertVectorizer):
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        vars(self).pop("n_features_in_", None)
+        return super().fit(X, y)
+
+
 # One step an epoch, without dropout: a weight of k is then the same as k copies.
 TRAINING = {"max_epochs": 20, "batch_size": 1000, "learning_rate": 0.05, "dropout": 0.0}
 TRAINING |= {"device": "cpu", "precision": "float32"}
-NUMERIC = [NumericClassifier(**TRAINING), NumericRegressor(**TRAINING), NumericChunker()]
-REAL = [LongBertClassifier(), LongBertRegressor(), TextChunker()]
+NUMERIC = [
+    NumericClassifier(**TRAINING),
+    NumericRegressor(**TRAINING),
+    NumericVectorizer(device="cpu", precision="float32"),
+    NumericChunker(),
+]
+REAL = [LongBertClassifier(), LongBertRegressor(), LongBertVectorizer(), TextChunker()]
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +140,9 @@ def test_numeric_view(
     check(clone(estimator).set_params(model_name=row_encoder))
 
 
-@pytest.mark.parametrize(("estimator", "at_least"), list(zip(NUMERIC, (55, 50, 40), strict=True)))
+@pytest.mark.parametrize(
+    ("estimator", "at_least"), list(zip(NUMERIC, (55, 50, 40, 40), strict=True))
+)
 def test_numeric_view_gets_the_full_set(estimator: BaseEstimator, at_least: int) -> None:
     """A tag amiss would leave one check, and the test above would pass all the same."""
     found = {check.func for _, check in checks.estimator_checks_generator(estimator)}
@@ -165,5 +183,6 @@ def test_real_class(estimator: BaseEstimator, check: Callable[..., None]) -> Non
     check(type(estimator).__name__, estimator)
 
 
-def test_unfitted_chunker() -> None:
-    checks.check_transformers_unfitted("TextChunker", TextChunker())
+@pytest.mark.parametrize("transformer", [TextChunker(), LongBertVectorizer()])
+def test_unfitted_transformers(transformer: BaseEstimator) -> None:
+    checks.check_transformers_unfitted(type(transformer).__name__, transformer)

@@ -13,8 +13,10 @@ CLASSES = [getattr(sklearn_longbert, name) for name in sklearn_longbert.__all__]
 METHODS = [
     f"sklearn_longbert.{cls.__name__}.{name}"
     for cls in CLASSES
-    for name, member in vars(cls).items()
-    if inspect.isfunction(member) and not name.startswith("_")
+    for name in dir(cls)
+    if not name.startswith("_")
+    and inspect.isroutine(member := getattr(cls, name))
+    and member.__module__.startswith("sklearn_longbert")
 ]
 IGNORED = {
     "GL01",  # text starts on the line of the quotes
