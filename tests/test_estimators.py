@@ -268,7 +268,7 @@ def test_weight_k_equals_k_copies(tiny_bert: str, Double: type) -> None:
     weighted = Double(tiny_bert, **FULL_BATCH).fit(X, y, sample_weight=weights)
     copied = Double(tiny_bert, **FULL_BATCH).fit(X[copies], y[copies])
     plain = Double(tiny_bert, **FULL_BATCH).fit(X, y)
-    assert difference(weighted, copied) < 1e-10
+    assert difference(weighted, copied) < 1e-9
     assert difference(weighted, plain) > 1e-3
     np.testing.assert_allclose(weighted.predict(X), copied.predict(X), rtol=1e-6)
 
@@ -762,7 +762,7 @@ def test_partial_fit_takes_new_training_parameters(classifier: partial) -> None:
     model = classifier(learning_rate=1e-2).partial_fit(X, y, classes=[0, 1])
     before = copy_weights(model.net_)
     model.set_params(learning_rate=STILL, weight_decay=0.0, batch_size=3).partial_fit(X, y)
-    assert difference(before, model) == 0
+    assert difference(before, model) < 1e-20
     assert len(model.net_.history[-1]["batches"]) == 4
 
 
