@@ -190,13 +190,18 @@ def _target_table(y: Any, name: str) -> NDArray[Any] | None:
         y = y.toarray()
     if np.ma.is_masked(y):
         y = np.where(y.mask, None, y.data)
+    sets_of_labels = (
+        f"{name} holds sets of labels, or rows of different lengths: for several labels a text, "
+        f"pass MultiLabelBinarizer().fit_transform({name})."
+    )
     try:
         table = np.asarray(y)
     except ValueError as error:
-        raise ValueError(
-            f"{name} holds rows of different lengths: for sets of labels, pass "
-            f"MultiLabelBinarizer().fit_transform({name})."
-        ) from error
+        raise ValueError(sets_of_labels) from error
+    if table.dtype == object and table.ndim == 1:
+        if any(isinstance(row, set | frozenset | list | tuple) for row in table.tolist()):
+            raise ValueError(sets_of_labels)
+        return None
     if table.ndim != 2 or table.shape[1] < 2:
         return None
     if table.dtype.kind in "fO":

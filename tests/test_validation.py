@@ -325,8 +325,11 @@ def test_several_columns_that_are_no_indicator() -> None:
     for y in ([[0, 1], [0, 2]], [["a", "b"], ["a", "c"]], np.array([[0.0, 1.0], [0.5, 1.0]])):
         with pytest.raises(ValueError, match=r"y has 2 columns and is .* at index [01], .*Multi"):
             check_labels(y)
-    with pytest.raises(ValueError, match=r"rows of different lengths: .*MultiLabelBinarizer"):
-        check_labels([["a"], ["a", "b"]])
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [["a"], ["a", "b"]]
+    for y in ([["a"], ["a", "b"]], [{"a"}, {"a", "b"}], pd.Series([{"a"}, set()]), ragged):
+        with pytest.raises(ValueError, match=r"y holds sets of labels, .*MultiLabelBinarizer"):
+            check_labels(y)
     for check in (check_labels, check_values):
         for missing in (np.nan, None, pd.NA):
             with pytest.raises(ValueError, match=r"Input y contains NaN .* at index 1"):
