@@ -102,9 +102,7 @@ def multilabel_probe(
     return np.stack([fit[0] for fit in fits]), np.stack([fit[1] for fit in fits])
 
 
-def regression_probe(
-    embeddings: NDArray, y: NDArray, weights: NDArray, n: int, shrink: bool = False
-) -> Linear:
+def regression_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) -> Linear:
     """Fit a ridge regression of `n` outputs.
 
     Parameters
@@ -113,8 +111,6 @@ def regression_probe(
     y : ndarray of shape (n_documents, n)
     weights : ndarray of shape (n_documents,)
     n : int
-    shrink : bool, default=False
-        Changes nothing: residuals of a ridge regression do not vanish.
 
     Returns
     -------
