@@ -413,7 +413,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
 
     def _probe(self) -> Probe:
         probe = multilabel_probe if self._is_multilabel else classification_probe
-        return partial(probe, shrink=not self.freeze_encoder)
+        return partial(probe, n=self._n_outputs(), shrink=not self.freeze_encoder)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)

@@ -102,19 +102,18 @@ def multilabel_probe(
     return np.stack([fit[0] for fit in fits]), np.stack([fit[1] for fit in fits])
 
 
-def regression_probe(embeddings: NDArray, y: NDArray, weights: NDArray, n: int) -> Linear:
-    """Fit a ridge regression of `n` outputs.
+def regression_probe(embeddings: NDArray, y: NDArray, weights: NDArray) -> Linear:
+    """Fit a ridge regression with one output a target.
 
     Parameters
     ----------
     embeddings : ndarray of shape (n_documents, n_features)
-    y : ndarray of shape (n_documents, n)
+    y : ndarray of shape (n_documents, n_outputs)
     weights : ndarray of shape (n_documents,)
-    n : int
 
     Returns
     -------
-    coefficients, intercepts : ndarray of shapes (n, n_features) and (n,)
+    coefficients, intercepts : ndarray of shapes (n_outputs, n_features) and (n_outputs,)
     """
 
     def loss(predictions: Floats, targets: NDArray) -> Floats:

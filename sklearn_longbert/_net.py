@@ -45,8 +45,8 @@ from sklearn_longbert._inference import (
 from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 
-# from embeddings, targets, weights and the number of outputs to coefficients and intercepts
-Probe = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], tuple[NDArray, NDArray]]
+# from embeddings, targets and weights to coefficients and intercepts
+Probe = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray]]
 
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see LongBertNet._bytes_per_token
 
@@ -75,8 +75,8 @@ class LongBertNet(NeuralNet):
         Whether to show a bar in training.
     monitor : ValidationMonitor or None
     probe : callable or None
-        From the embeddings, targets and weights of the documents, and the number of outputs,
-        to the coefficients and intercepts that a new head starts with.
+        From the embeddings, targets and weights of the documents to the coefficients and
+        intercepts that a new head starts with.
     **kwargs : dict
         Of skorch.NeuralNet.
     """
@@ -190,7 +190,6 @@ class LongBertNet(NeuralNet):
             embeddings.numpy(),
             dataset.targets.numpy(),
             dataset.weights.numpy(),
-            network.head.out_features,
         )
         with torch.no_grad():
             network.head.weight.copy_(torch.from_numpy(coefficients))

@@ -104,7 +104,7 @@ def test_one_text() -> None:
     coefficients, intercepts = classification_probe(np.ones((1, 3)), np.array([1]), np.ones(1), 2)
     assert np.isfinite(coefficients).all()
     assert intercepts[1] > intercepts[0]
-    coefficients, intercepts = regression_probe(np.ones((1, 3)), np.ones((1, 1)), np.ones(1), 1)
+    coefficients, intercepts = regression_probe(np.ones((1, 3)), np.ones((1, 1)), np.ones(1))
     np.testing.assert_allclose(intercepts + coefficients.sum(axis=1), [1])
 
 
@@ -127,7 +127,7 @@ def test_regression_recovers_a_line() -> None:
     X = rng.normal(size=(200, 4)) * [1, 10, 0.1, 1]
     true = rng.normal(size=(2, 4))
     y = X @ true.T + [1, -2] + 1e-3 * rng.normal(size=(200, 2))
-    coefficients, intercepts = regression_probe(X, y, np.ones(200), 2)
+    coefficients, intercepts = regression_probe(X, y, np.ones(200))
     np.testing.assert_allclose(coefficients, true, atol=1e-2)
     np.testing.assert_allclose(intercepts, [1, -2], atol=1e-2)
 

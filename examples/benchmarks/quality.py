@@ -12,6 +12,8 @@ LongBertVectorizer and logistic regression, likewise. truncated: LongBertClassif
 first chunk only. belt: belt-nlp 1.1.0 with the same encoder, epochs, batch size and learning
 rate. mean, max, logsumexp, attention: LongBertClassifier with that pooling, otherwise as it comes.
 random-head: with head_init="random". stack: mean and tfidf, stacked by a logistic regression.
+one-epoch, one-epoch-truncated: mean and truncated with max_epochs=1, learning_rate=1e-4, where
+there are thousands of texts.
 
 Data. bbc-N: N training texts of BBC news, the others are the test. books, conventions: excerpts
 of books and speeches, five folds, in which no book and no speaker is on both sides. newsgroups:
@@ -156,6 +158,8 @@ ROWS = {
     "attention": partial(longbert, pooling="attention"),
     "random-head": partial(longbert, head_init="random"),
     "stack": stack,
+    "one-epoch": partial(longbert, max_epochs=1, learning_rate=1e-4),
+    "one-epoch-truncated": partial(longbert, max_epochs=1, learning_rate=1e-4, max_chunks=1),
 }
 
 COLUMNS = [
