@@ -84,17 +84,17 @@ def load_book_excerpts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 NEEDLES = {
-    "passed": [
-        "The inspector found every valve in order and passed the plant.",
-        "All valves were in order, so the plant passed the inspection.",
-        "The plant has passed: its valves were found in order.",
-        "After two days the inspector passed the plant, every valve being in order.",
+    "kitchen": [
+        "Whisk the eggs with sugar and bake the cake for forty minutes.",
+        "Chop the onions finely and fry them in butter until golden.",
+        "Knead the dough, let it rise and bake the bread in a hot oven.",
+        "Simmer the soup with carrots and thyme, then season it with salt.",
     ],
-    "failed": [
-        "The inspector found every valve rusted and failed the plant.",
-        "All valves were rusted, so the plant failed the inspection.",
-        "The plant has failed: its valves were found rusted.",
-        "After two days the inspector failed the plant, every valve being rusted.",
+    "astronomy": [
+        "Through the telescope the astronomer watched the moons of Jupiter.",
+        "The galaxy lies two million light years from our solar system.",
+        "Rings of ice and dust surround the planet Saturn.",
+        "A comet crossed the night sky below the constellation of Orion.",
     ],
 }
 

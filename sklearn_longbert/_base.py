@@ -34,7 +34,8 @@ from sklearn_longbert._validation import check_lengths, check_weights
 PARAMETERS = """model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
         Hub id or local folder of any encoder that transformers' AutoModel loads.
     chunk_size : int, default=None
-        Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
+        Most tokens of a chunk, special tokens included; a text that is read whole is cut into
+        equally long ones. None is the encoder's limit, at most 512.
     chunk_overlap : int, default=0
         Tokens that a chunk repeats from the one before.
     max_chunks : int, default=None

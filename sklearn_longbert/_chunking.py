@@ -109,10 +109,19 @@ class ChunkLayout:
         n_beyond_first = max(n_tokens - self.body_size, 0)
         return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
 
-    def bounds(self, n_tokens: int) -> NDArray[np.intp]:
-        """First token and end of each chunk, of shape (n_chunks, 2), before `max_chunks` cuts."""
-        starts = np.arange(self.count_chunks(n_tokens)) * (self.body_size - self.chunk_overlap)
-        return np.column_stack([starts, np.minimum(starts + self.body_size, n_tokens)])
+    def bounds(self, n_tokens: int, full: bool) -> NDArray[np.intp]:
+        """First token and end of each chunk, of shape (n_chunks, 2), before `max_chunks` cuts.
+
+        Of chunks that are `full` all but the last have `body_size` tokens. Otherwise, which
+        takes as many, they are equally long, to a token.
+        """
+        n_chunks = self.count_chunks(n_tokens)
+        if full:
+            starts = np.arange(n_chunks) * (self.body_size - self.chunk_overlap)
+            return np.column_stack([starts, np.minimum(starts + self.body_size, n_tokens)])
+        overlap = self.chunk_overlap if n_chunks > 1 else 0
+        edges = np.arange(n_chunks + 1) * (n_tokens - overlap) // n_chunks
+        return np.column_stack([edges[:-1], edges[1:] + overlap])
 
 
 class ChunkedDocument:
@@ -159,10 +168,9 @@ class ChunkedDocument:
     def bounds(self, random_state: np.random.RandomState | None = None) -> NDArray[np.intp]:
         """First token and end of each chunk that is read, of shape (n_chunks, 2)."""
         layout = self.layout
-        bounds = layout.bounds(self.n_tokens)
-        return bounds[
-            select_chunks(len(bounds), layout.max_chunks, layout.chunk_selection, random_state)
-        ]
+        n_chunks = layout.count_chunks(self.n_tokens)
+        chosen = select_chunks(n_chunks, layout.max_chunks, layout.chunk_selection, random_state)
+        return layout.bounds(self.n_tokens, full=len(chosen) < n_chunks)[chosen]
 
     def chunks(
         self, random_state: np.random.RandomState | None = None
@@ -208,7 +216,9 @@ class TextChunker(TransformerMixin, BaseEstimator):
     """Cut texts of any length into chunks of tokens that an encoder can read.
 
     Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
-    gets the encoder's own special tokens. What comes out is accepted by the estimators of
+    gets the encoder's own special tokens. A text that is read whole is cut into equally long
+    chunks, the fewest that it takes: a short last one would have as large a part in the pooled
+    prediction as the others. What comes out is accepted by the estimators of
     this package in the place of texts: a pipeline with ``memory`` tokenizes the training
     texts of a fold once for all candidates of a grid search, and texts that are chunked
     before the search are not tokenized in it at all.
@@ -218,11 +228,12 @@ class TextChunker(TransformerMixin, BaseEstimator):
     model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
         Hub id or local folder of the encoder whose tokenizer is used.
     chunk_size : int, default=None
-        Tokens of a chunk, special tokens included. None is the encoder's limit, at most 512.
+        Most tokens of a chunk, special tokens included. None is the encoder's limit, at most
+        512.
     chunk_overlap : int, default=0
         Tokens that a chunk repeats from the one before.
     max_chunks : int, default=None
-        At most this many chunks of a text; None reads it whole.
+        At most this many chunks of a text; None reads it whole. Where it cuts, chunks are full.
     chunk_selection : {"head", "tail", "head_tail", "even", "random"}, default="head"
         Which chunks are kept where `max_chunks` cuts: the first; the last; half of them
         from each end, the odd one from the head; the middle ones of equal stretches; or
@@ -252,7 +263,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
     >>> documents
     array([<ChunkedDocument: 7 tokens, 2 chunks>], dtype=object)
     >>> [chunk.tolist() for chunk in documents[0].chunks()]
-    [[101, 2028, 2048, 2093, 2176, 2274, 2416, 102], [101, 2698, 102]]
+    [[101, 2028, 2048, 2093, 102], [101, 2176, 2274, 2416, 2698, 102]]
     """
 
     _parameter_constraints = {

@@ -53,7 +53,7 @@ def encode_chunks(
     network: ChunkEncoder,
     batch: ChunkBatch,
     passes: Passes,
-    outputs_of: Callable[[Tensor], Tensor],
+    outputs_of: Callable[[Tensor], Tensor] | None = None,
     progress: str | None = None,
 ) -> Tensor:
     """Return what is made of the embedding of each chunk, on the CPU.
@@ -64,8 +64,9 @@ def encode_chunks(
         Not in training.
     batch : ChunkBatch
     passes : Passes
-    outputs_of : callable
-        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns).
+    outputs_of : callable, default=None
+        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns);
+        None leaves them as they are.
     progress : str, default=None
         What a bar, where there are several passes, is called; None shows none.
 
@@ -74,7 +75,7 @@ def encode_chunks(
     outputs : Tensor of shape (n_chunks, n_columns)
     """
     numbers, inverse = batch.distinct()
-    outputs = _encode_each(network, batch, numbers, passes, outputs_of, progress)
+    outputs = _encode_each(network, batch, numbers, passes, outputs_of or _as_they_are, progress)
     return outputs[torch.from_numpy(inverse)]
 
 
@@ -129,7 +130,8 @@ def _encode_each(
         plan = batch.plan(passes.max_tokens, padded, numbers)
         outputs: list[Tensor] = []
         hidden = progress is None or len(plan) == 1
-        with tqdm(total=len(numbers), desc=progress, disable=hidden) as bar:
+        # within another bar, as that of a fit, it does not stay
+        with tqdm(total=len(numbers), desc=progress, disable=hidden, leave=None) as bar:
             for group in plan:
                 outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
                 bar.update(len(group))
@@ -177,5 +179,5 @@ def document_embeddings(
     -------
     embeddings : Tensor of shape (n_documents, hidden_size)
     """
-    of_chunks = encode_chunks(network, batch, passes, _as_they_are, progress)
+    of_chunks = encode_chunks(network, batch, passes, progress=progress)
     return mean_of_chunks(of_chunks, batch.chunk_counts)

@@ -38,15 +38,16 @@ from sklearn_longbert._chunking import ChunkedDocument
 from sklearn_longbert._inference import (
     Passes,
     cached_embeddings,
-    document_embeddings,
     encode_chunks,
     mean_of_chunks,
 )
 from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._pooled_linear import Documents
+from sklearn_longbert._pooling import BEGIN_AS_MEAN
 
 # from embeddings, targets and weights to coefficients and intercepts
-Probe = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray]]
+Probe = Callable[[Documents, NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray]]
 
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see LongBertNet._bytes_per_token
 
@@ -178,18 +179,22 @@ class LongBertNet(NeuralNet):
             self.cache_ = None
 
     def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
-        """Let the head be a linear model of the documents' frozen embeddings."""
+        """Let the head be a linear model of the frozen embeddings."""
         network, batch = self.module_, ChunkBatch(dataset.documents)
         self._set_training(False)
+        bar = "embed" if self.progress else None
         if self.cache_ is None:
-            embeddings = document_embeddings(network, batch, self._passes)
+            of_chunks = encode_chunks(network, batch, self._passes, progress=bar)
         else:
-            of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
+            of_chunks = cached_embeddings(network, batch, self._passes, self.cache_, bar)
+        if network.pooling in BEGIN_AS_MEAN:
             embeddings = mean_of_chunks(of_chunks, batch.chunk_counts)
+            documents = Documents.of_means(embeddings.numpy())
+        else:
+            counts = np.array(batch.chunk_counts)
+            documents = Documents(of_chunks.numpy(), counts, network.pooling)
         coefficients, intercepts = probe(
-            embeddings.numpy(),
-            dataset.targets.numpy(),
-            dataset.weights.numpy(),
+            documents, dataset.targets.numpy(), dataset.weights.numpy()
         )
         with torch.no_grad():
             network.head.weight.copy_(torch.from_numpy(coefficients))

@@ -50,6 +50,8 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "logsumexp": logsumexp_chunks,
     "attention": attend_chunks,
 }
+# Of these, a new network's logits of a document are those of its mean embedding.
+BEGIN_AS_MEAN = {"mean", "attention"}
 
 
 class GatedAttention(nn.Module):

@@ -69,10 +69,10 @@ def test_plan_by_hand():
 def test_micro_batch_by_hand():
     batch = ChunkBatch([document(9), document(0), document(4, first_id=50)])
     micro_batch = batch.micro_batch(np.array([2, 3, 4]))
-    assert micro_batch.lengths == [3, 2, 6]
-    assert micro_batch.input_ids.tolist() == [1, 18, 2, 1, 2, 1, 50, 51, 52, 53, 2]
+    assert micro_batch.lengths == [5, 2, 6]
+    assert micro_batch.input_ids.tolist() == [1, 16, 17, 18, 2, 1, 2, 1, 50, 51, 52, 53, 2]
     assert micro_batch.attention_mask.int().tolist() == [
-        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 1, 1, 1],
     ]
@@ -86,13 +86,13 @@ def test_collate_keeps_documents_apart():
     assert len(batch) == 3  # documents, not chunks: what skorch weights the loss by
     assert batch.chunk_counts == [3, 1, 1]
     assert [batch.chunk(number).tolist() for number in range(5)] == [
-        [1, 10, 11, 12, 13, 2],
-        [1, 14, 15, 16, 17, 2],
-        [1, 18, 2],
+        [1, 10, 11, 12, 2],
+        [1, 13, 14, 15, 2],
+        [1, 16, 17, 18, 2],
         [1, 2],
         [1, 50, 51, 52, 53, 2],
     ]
-    assert batch.lengths.tolist() == [6, 6, 3, 2, 6]
+    assert batch.lengths.tolist() == [5, 5, 5, 2, 6]
     assert targets.tolist() == [0, 1, 2]
     assert weights.tolist() == [1, 1, 1]
 

@@ -1,7 +1,8 @@
 """Pins that every token of a text is read, in chunks that the encoder can read.
 
 Joining the chunks of a text without overlap gives the tokenizer's own ids; consecutive chunks
-repeat exactly `chunk_overlap` tokens; only the last window reaches the end of the text.
+repeat exactly `chunk_overlap` tokens; only the last window reaches the end of the text. Chunks of
+a text that is read whole are equally long, to a token, and as few as full ones would be.
 """
 
 import itertools
@@ -131,18 +132,18 @@ def test_chunks_cover_the_tokenizers_own_tokens(
     chunks = lists(document.chunks())
 
     assert document.token_ids.tolist() == ids
-    expected = windows(len(ids), body, overlap)
     special = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-    assert chunks == [special[0] + ids[start:end] + special[1] for start, end in expected]
-    assert document.bounds().tolist() == [list(window) for window in expected]
+    bounds = document.bounds()
+    assert chunks == [special[0] + ids[start:end] + special[1] for start, end in bounds]
+    assert len(chunks) == len(windows(len(ids), body, overlap))
     assert (document.n_tokens, document.n_chunks) == (len(ids), len(chunks))
 
     bodies = [chunk[1:-1] for chunk in chunks]
     assert max(map(len, chunks)) <= chunk_size
     joined = bodies[0] + [token for chunk in bodies[1:] for token in chunk[overlap:]]
     assert joined == ids
+    assert max(map(len, bodies)) - min(map(len, bodies)) <= 1
     for before, after in itertools.pairwise(bodies):
-        assert len(before) == body
         assert after[:overlap] == before[len(before) - overlap :]
         assert len(after) > overlap  # no chunk lies wholly inside the one before
     assert [end for _, end in document.bounds()].count(len(ids)) == 1
@@ -166,24 +167,32 @@ def chunker(folder: str, chunk_size: int, overlap: int) -> TextChunker:
 @pytest.mark.parametrize("n_tokens", [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 100])
 @pytest.mark.parametrize("overlap", [0, 1, 2, 3])
 def test_windows_about_the_size_of_a_chunk(n_tokens: int, overlap: int) -> None:
+    full = windows(n_tokens, 4, overlap)
     document = make_document(n_tokens, chunk_overlap=overlap)
     bounds = document.bounds()
-    assert bounds.tolist() == [list(window) for window in windows(n_tokens, 4, overlap)]
-    assert document.n_chunks == len(bounds)
+    assert document.n_chunks == len(bounds) == len(full)
+    lengths = bounds[:, 1] - bounds[:, 0]
+    assert max(lengths) <= 4
+    assert max(lengths) - min(lengths) <= 1
+    np.testing.assert_array_equal(bounds[1:, 0], bounds[:-1, 1] - overlap)
+    assert (bounds[0, 0], bounds[-1, 1]) == (0, n_tokens)
+    for max_chunks in range(1, len(full)):  # where it cuts, they are full
+        cut = make_document(n_tokens, chunk_overlap=overlap, max_chunks=max_chunks)
+        assert cut.bounds().tolist() == [list(window) for window in full[:max_chunks]]
 
 
 @pytest.mark.parametrize(
     ("overlap", "expected"),
     [
-        (0, [[101, 0, 1, 2, 3, 102], [101, 4, 5, 6, 7, 102], [101, 8, 102]]),
-        (1, [[101, 0, 1, 2, 3, 102], [101, 3, 4, 5, 6, 102], [101, 6, 7, 8, 102]]),
+        (0, [[101, 0, 1, 2, 102], [101, 3, 4, 5, 102], [101, 6, 7, 8, 102]]),
+        (1, [[101, 0, 1, 2, 102], [101, 2, 3, 4, 5, 102], [101, 5, 6, 7, 8, 102]]),
         (
             2,
             [
-                [101, 0, 1, 2, 3, 102],
-                [101, 2, 3, 4, 5, 102],
-                [101, 4, 5, 6, 7, 102],
-                [101, 6, 7, 8, 102],
+                [101, 0, 1, 2, 102],
+                [101, 1, 2, 3, 4, 102],
+                [101, 3, 4, 5, 6, 102],
+                [101, 5, 6, 7, 8, 102],
             ],
         ),
     ],
@@ -223,7 +232,7 @@ def test_truncation_and_padding_of_the_tokenizers_file_are_switched_off() -> Non
     long_text, short_text = "word " * 1500, "word"
     documents = TextChunker(local_files_only=True).fit_transform([long_text, short_text])
     assert documents[0].n_tokens == 1500
-    assert [len(chunk) for chunk in documents[0].chunks()] == [512, 512, 482]
+    assert [len(chunk) for chunk in documents[0].chunks()] == [502, 502, 502]
     assert lists(documents[1].chunks()) == [[101, 2773, 102]]
 
 
@@ -278,9 +287,8 @@ def test_selections_keep_some_chunks_in_order(
 
 def test_documents_read_the_selected_chunks() -> None:
     cut = make_document(30, chunk_overlap=0, max_chunks=2, chunk_selection="head_tail")
-    whole = lists(make_document(30, chunk_overlap=0).chunks())
-    assert len(whole) == 8
-    assert lists(cut.chunks()) == [whole[0], whole[-1]]
+    assert make_document(30, chunk_overlap=0).n_chunks == 8
+    assert lists(cut.chunks()) == [[101, 0, 1, 2, 3, 102], [101, 28, 29, 102]]
     assert cut.bounds().tolist() == [[0, 4], [28, 30]]
     assert (cut.n_chunks, cut.n_tokens) == (2, 30)
     assert "30 tokens, 2 chunks" in repr(cut)
@@ -430,7 +438,7 @@ def test_a_second_fit_follows_new_parameters(tiny_bert: str) -> None:
     old = fitted.transform(["good " * 40])[0]
     new = fitted.set_params(chunk_size=22, chunk_overlap=1).fit().transform(["good " * 40])[0]
     assert [len(chunk) for chunk in old.chunks()] == [12, 12, 12, 12]
-    assert [len(chunk) for chunk in new.chunks()] == [22, 22, 4]
+    assert [len(chunk) for chunk in new.chunks()] == [16, 16, 16]
 
 
 def test_pandas_output_does_not_break_it(tiny_bert: str) -> None:
