@@ -65,7 +65,9 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         starts at the model of its texts; a fit with `warm_start` goes on from the present head.
     freeze_encoder : bool, default=False
         Whether to train the head alone, and attention if there is any. Each chunk is then
-        encoded once per fit, without dropout; the head's inputs are dropped in each epoch.
+        encoded once per fit, without dropout; the head's inputs are dropped in each epoch. To
+        encode once for a whole grid, search over a pipeline of LongBertVectorizer, with
+        `memory`, and a linear model.
     max_epochs : int, default=3
         Passes over the training texts.
     batch_size : int, default=8
@@ -263,7 +265,7 @@ class BaseLongBert(TextReader):
     def _n_outputs(self) -> int:
         raise NotImplementedError
 
-    def _encode_targets(self, y: NDArray[Any]) -> Tensor:
+    def _encode_targets(self, y: NDArray[Any], name: str = "y") -> Tensor:
         raise NotImplementedError
 
     @staticmethod
@@ -387,7 +389,7 @@ class BaseLongBert(TextReader):
         if validation is not None:
             X_val, y_val = validation
             chunked = self._chunk(X_val, chunker, "X_val")
-            held_out = DocumentDataset(chunked, *self._tensors(y_val, np.ones(len(y_val))))
+            held_out = DocumentDataset(chunked, *self._tensors(y_val, np.ones(len(y_val)), "y_val"))
         elif self.early_stopping:
             rows, others = self._split(y)
             held_out = DocumentDataset(
@@ -432,9 +434,11 @@ class BaseLongBert(TextReader):
         self.n_chunks_ = np.array([document.n_chunks for document in documents])
         return self
 
-    def _tensors(self, y: NDArray[Any], weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    def _tensors(
+        self, y: NDArray[Any], weights: NDArray[np.float64], name: str = "y"
+    ) -> tuple[Tensor, Tensor]:
         """Return targets, and weights scaled to mean 1 so that a batch's loss is a mean."""
-        return self._encode_targets(y), torch.from_numpy(weights / weights.mean())
+        return self._encode_targets(y, name), torch.from_numpy(weights / weights.mean())
 
     def _split(self, y: NDArray[Any]) -> list[NDArray[np.intp]]:
         """Return the rows that train and those that early stopping holds out."""

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from sklearn_longbert._network import LongBertNetwork
-from sklearn_longbert._pretrained import load_sequence_classifier, without_pooler
+from sklearn_longbert._pretrained import load_config, load_sequence_classifier, without_pooler
 
 # Of each architecture, how its head reads the hidden state of the first token: the first layer,
-# its activation, and the last layer.
-HEADS = {
+# its activation (None is the config's pooler_hidden_act), and the last layer.
+HEADS: dict[str, tuple[str, str | None, str]] = {
     "bert": ("bert.pooler.dense", "tanh", "classifier"),
     "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
     "xlm-roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
@@ -23,7 +23,7 @@ HEADS = {
     "distilbert": ("pre_classifier", "relu", "classifier"),
     "electra": ("classifier.dense", "gelu", "classifier.out_proj"),
     "albert": ("albert.pooler", "tanh", "classifier"),
-    "deberta-v2": ("pooler.dense", "gelu", "classifier"),
+    "deberta-v2": ("pooler.dense", None, "classifier"),
 }
 
 
@@ -60,8 +60,9 @@ def network_from_checkpoint(
     frozen : bool
         As in :class:`LongBertNetwork`.
     """
-    model = load_sequence_classifier(folder, *dropouts)
-    dense_name, activation, last_name = HEADS[model.config.model_type]
+    config = load_config(folder)
+    dense_name, activation, last_name = HEADS[config.model_type]
+    model = load_sequence_classifier(folder, (dense_name, last_name), *dropouts)
     dense, last = attrgetter(dense_name)(model), attrgetter(last_name)(model)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
         network = LongBertNetwork(
@@ -70,7 +71,7 @@ def network_from_checkpoint(
             pooling=pooling,
             token_pooling="cls",
             dropout=dropouts[0],
-            hidden_layer=(dense.out_features, activation),
+            hidden_layer=(dense.out_features, activation or config.pooler_hidden_act),
             frozen=frozen,
         )
     with torch.no_grad():

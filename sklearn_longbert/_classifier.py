@@ -220,8 +220,9 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
         It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
-        and the network, the device and the precision are those of the first call. A pickle
-        does not keep AdamW's running averages, so that training goes on from it with new ones.
+        and the network, `freeze_encoder`, `dropout`, the device and the precision are those of
+        the first call. A pickle does not keep AdamW's running averages, so that training goes on
+        from it with new ones.
 
         Parameters
         ----------
@@ -230,8 +231,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         y : array-like of shape (n_samples,)
             Labels, all of them in `classes`; or zeros and ones, with a column a label.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call only, and not for an
-            indicator matrix.
+            All labels that will ever come; needed in the first call only. For an indicator
+            matrix not at all: there it names the columns, in their order.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss, relative to the others of this call.
 
@@ -256,7 +257,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             self._is_multilabel = labels.ndim == 2
             if self._is_multilabel and classes is None:
                 classes = np.arange(labels.shape[1])
-        _check_partial_fit_first_call(self, classes)
+        self._check_classes(classes)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"classes has one class only, {self.classes_.tolist()[0]!r}, where at least two "
@@ -341,6 +342,26 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         is_binary = logits.shape[1] == 2 and not self._is_multilabel
         return logits[:, 1] - logits[:, 0] if is_binary else logits
 
+    def _check_classes(self, classes: ArrayLike | None) -> None:
+        """Take over, or compare, what a call of partial_fit was given."""
+        if not self._is_multilabel:
+            _check_partial_fit_first_call(self, classes)
+            return
+        if classes is None:
+            return
+        names = np.asarray(classes)  # of the columns, in their order
+        if not hasattr(self, "classes_"):
+            if names.ndim != 1 or len(np.unique(names)) < len(names):
+                raise ValueError(
+                    f"classes must name each column of the indicator matrix once, got {classes!r}."
+                )
+            self.classes_ = names
+        elif not np.array_equal(names, self.classes_):
+            raise ValueError(
+                f"classes={classes!r} differs from that of the first call, {self.classes_}, which "
+                f"are the columns of the indicator matrix in order: pass the same or none."
+            )
+
     def _class_weights(
         self, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -396,16 +417,26 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     def _take_labels(self, config: Any) -> list[int]:
         if is_regression(config):
             raise ValueError(
-                "The checkpoint predicts numbers: use LongBertRegressor.from_pretrained."
+                f"The checkpoint predicts {config.num_labels} numbers (problem_type="
+                f"{config.problem_type!r}): use LongBertRegressor.from_pretrained."
             )
-        names = np.array([config.id2label[index] for index in range(config.num_labels)])
+        labels = [config.id2label.get(index) for index in range(config.num_labels)]
+        if not all(isinstance(label, str) for label in labels):
+            raise ValueError(
+                f"The checkpoint's id2label must name its outputs, 0 to {len(labels) - 1}, got "
+                f"{config.id2label}: mend its config.json."
+            )
+        if len(set(labels)) < len(labels):
+            raise ValueError(
+                f"The checkpoint's id2label repeats a label, {config.id2label}: mend its "
+                f"config.json."
+            )
+        names = np.array(labels)
         self._is_multilabel = config.problem_type == "multi_label_classification"
         if self._is_multilabel:
             self.classes_ = names
             return list(range(len(names)))
         self.classes_, order = np.unique(names, return_index=True)
-        if len(order) < len(names):
-            raise ValueError(f"The checkpoint's id2label repeats a label: {config.id2label}.")
         return order.tolist()
 
     def _criterion(self) -> type[nn.Module]:
@@ -418,7 +449,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
-    def _encode_targets(self, y: NDArray[np.int64]) -> Tensor:
+    def _encode_targets(self, y: NDArray[np.int64], name: str = "y") -> Tensor:
         targets = torch.from_numpy(y)
         return targets.float() if self._is_multilabel else targets
 

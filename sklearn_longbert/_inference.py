@@ -3,7 +3,7 @@
 The chunks of all documents are sorted by length together, and equal ones are encoded once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from tqdm.auto import tqdm
 from sklearn_longbert._batching import ChunkBatch
 from sklearn_longbert._encoder import ChunkEncoder
 from sklearn_longbert._memory import is_out_of_memory, pass_tokens, too_large
+
+STREAM_TEXTS = 1024  # read at once, and sorted together
+STREAM_TOKENS = 2**21
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,41 @@ def mean_of_chunks(of_chunks: Tensor, chunk_counts: Sequence[int]) -> Tensor:
 
 
 def document_embeddings(
-    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
+    network: ChunkEncoder,
+    documents: NDArray[np.object_],
+    passes: Passes,
+    progress: str | None = None,
 ) -> Tensor:
     """Return the mean of the chunk embeddings of each document, on the CPU.
+
+    Documents are read a stretch at a time, so that memory holds the chunks of one stretch only.
 
     Returns
     -------
     embeddings : Tensor of shape (n_documents, hidden_size)
     """
-    of_chunks = encode_chunks(network, batch, passes, progress=progress)
-    return mean_of_chunks(of_chunks, batch.chunk_counts)
+    means = []
+    sizes = [document.n_tokens for document in documents]
+    hidden = progress is None or len(documents) == 1
+    with tqdm(total=len(documents), desc=progress, disable=hidden, leave=None) as bar:
+        for rows in stretches(sizes, STREAM_TOKENS):
+            batch = ChunkBatch(documents[rows])
+            of_chunks = encode_chunks(network, batch, passes)
+            means.append(mean_of_chunks(of_chunks, batch.chunk_counts))
+            bar.update(len(batch))
+    return torch.cat(means)
+
+
+def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
+    """Yield stretches, of at most `STREAM_TEXTS` texts and of sizes that sum to `largest`.
+
+    A single text is never divided, so one that is larger comes alone.
+    """
+    start = total = 0
+    for index, size in enumerate(sizes):
+        is_full = index - start == STREAM_TEXTS or total + size > largest
+        if is_full and index > start:
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    yield slice(start, len(sizes))

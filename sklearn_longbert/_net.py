@@ -38,8 +38,8 @@ from sklearn_longbert._chunking import ChunkedDocument
 from sklearn_longbert._inference import (
     Passes,
     cached_embeddings,
+    document_embeddings,
     encode_chunks,
-    mean_of_chunks,
 )
 from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
@@ -180,19 +180,22 @@ class LongBertNet(NeuralNet):
 
     def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
         """Let the head be a linear model of the frozen embeddings."""
-        network, batch = self.module_, ChunkBatch(dataset.documents)
+        network, bar = self.module_, "embed" if self.progress else None
         self._set_training(False)
-        bar = "embed" if self.progress else None
-        if self.cache_ is None:
-            of_chunks = encode_chunks(network, batch, self._passes, progress=bar)
+        is_mean = network.pooling in BEGIN_AS_MEAN
+        if self.cache_ is None and is_mean:
+            means = document_embeddings(network, dataset.documents, self._passes, bar)
+            documents = Documents.of_means(means.numpy())
         else:
-            of_chunks = cached_embeddings(network, batch, self._passes, self.cache_, bar)
-        if network.pooling in BEGIN_AS_MEAN:
-            embeddings = mean_of_chunks(of_chunks, batch.chunk_counts)
-            documents = Documents.of_means(embeddings.numpy())
-        else:
+            batch = ChunkBatch(dataset.documents)
+            if self.cache_ is None:
+                of_chunks = encode_chunks(network, batch, self._passes, progress=bar)
+            else:
+                of_chunks = cached_embeddings(network, batch, self._passes, self.cache_, bar)
             counts = np.array(batch.chunk_counts)
             documents = Documents(of_chunks.numpy(), counts, network.pooling)
+            if is_mean:
+                documents = Documents.of_means(documents.means)
         coefficients, intercepts = probe(
             documents, dataset.targets.numpy(), dataset.weights.numpy()
         )

@@ -348,9 +348,16 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
 
 
 def load_sequence_classifier(
-    folder: Path, dropout: float, attention_dropout: float
+    folder: Path, head: tuple[str, ...], dropout: float, attention_dropout: float
 ) -> PreTrainedModel:
     """Return an encoder with the head that it was fine-tuned with, in float32.
+
+    Parameters
+    ----------
+    folder : Path
+    head : tuple of str
+        Names of the head's layers; of some architectures one is the encoder's pooler.
+    dropout, attention_dropout : float
 
     Raises
     ------
@@ -363,7 +370,8 @@ def load_sequence_classifier(
     missing = [
         name
         for name, weight in model.named_parameters()
-        if name in missing_keys and id(weight) not in in_encoder
+        if name in missing_keys
+        and (id(weight) not in in_encoder or name.startswith(tuple(f"{layer}." for layer in head)))
     ]
     if missing:
         raise ValueError(

@@ -100,9 +100,9 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
         It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
-        and the network, the device and the precision, and the mean and spread by which
-        targets are standardised, are those of the first call. A pickle does not keep AdamW's
-        running averages, so that training goes on from it with new ones.
+        and the network, `freeze_encoder`, `dropout`, the device and the precision, and the mean
+        and spread by which targets are standardised, are those of the first call. A pickle does
+        not keep AdamW's running averages, so that training goes on from it with new ones.
 
         Parameters
         ----------
@@ -147,12 +147,14 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     def _set_unit(self, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
         self._mean = np.average(values, axis=0, weights=weights)
         spread = np.sqrt(np.average((values - self._mean) ** 2, axis=0, weights=weights))
-        self._spread = np.where(spread > 0, spread, 1.0)
+        is_rounding = spread <= 1e-10 * np.abs(values).max(axis=0)
+        self._spread = np.where(is_rounding, 1.0, spread)
 
     def _take_labels(self, config: Any) -> list[int]:
         if not is_regression(config):
             raise ValueError(
-                "The checkpoint predicts labels: use LongBertClassifier.from_pretrained."
+                f"The checkpoint predicts {config.num_labels} labels (problem_type="
+                f"{config.problem_type!r}): use LongBertClassifier.from_pretrained."
             )
         shape = (config.num_labels,) if config.num_labels > 1 else ()
         self._mean, self._spread = np.zeros(shape), np.ones(shape)
@@ -167,11 +169,12 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     def _n_outputs(self) -> int:
         return int(np.size(self._mean))
 
-    def _encode_targets(self, y: NDArray[np.float64]) -> Tensor:
+    def _encode_targets(self, y: NDArray[np.float64], name: str = "y") -> Tensor:
         if y.shape[1:] != np.shape(self._mean):
+            expected = (len(y), *np.shape(self._mean))
             raise ValueError(
-                f"y has shape {y.shape}, but the targets of the first fit had "
-                f"{self._n_outputs()} a text."
+                f"{name} has shape {y.shape} where {expected} is expected, after the targets that "
+                f"fit was given: pass as many a text."
             )
         return torch.from_numpy((y - self._mean) / self._spread).reshape(len(y), -1)
 

@@ -1,6 +1,5 @@
 """LongBertVectorizer: texts in, one embedding a text out."""
 
-from collections.abc import Iterator
 from numbers import Integral
 from os import PathLike
 from typing import Any, Self
@@ -16,15 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklearn_longbert import _pretrained
-from sklearn_longbert._batching import ChunkBatch
 from sklearn_longbert._chunking import TextChunker
 from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
-from sklearn_longbert._inference import Passes, document_embeddings
+from sklearn_longbert._inference import STREAM_TEXTS, Passes, document_embeddings, stretches
 from sklearn_longbert._pooling import TOKEN_POOLINGS
 from sklearn_longbert._reading import Inputs, TextReader
 
 # Texts, and characters of texts, whose chunks are held in memory at once.
-STREAM_TEXTS, STREAM_CHARACTERS = 1024, 2**23
+STREAM_CHARACTERS = 2**23  # of texts that are tokenized and read at once
 
 
 class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
@@ -202,11 +200,13 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self._validate_params()
         passes = Passes(self.micro_batch_tokens, self.encoder_.device, self._autocast)
         embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
+        # a token is four characters or so
+        sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
         with tqdm(total=len(inputs), desc="transform", disable=is_short) as bar:
-            for rows in _stretches(inputs):
+            for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
-                part = document_embeddings(self.encoder_, ChunkBatch(documents), passes)
+                part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
@@ -225,7 +225,8 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         state = dict(super().__getstate__())
         if "encoder_" in state:
             state["device_name"] = self.device_
-            state["encoder_"] = encoder_state(self.encoder_)
+            token_pooling = self.encoder_.token_pooling  # of fit; the parameter may be new
+            state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -235,21 +236,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
             if device.type == "cuda" and not torch.cuda.is_available():
                 device = torch.device("cpu")
             encoder, weights = encoder_from_state(state["encoder_"])
-            network = ChunkEncoder(encoder, state["token_pooling"])
+            network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
             network.load_state_dict(weights)
             state["encoder_"] = network.to(device).eval()
         super().__setstate__(state)
-
-
-def _stretches(inputs: Inputs) -> Iterator[slice]:
-    """Yield stretches of texts, or of chunked documents, of bounded size."""
-    start = n_characters = 0
-    for index, text in enumerate(inputs):
-        # a token is four characters or so
-        size = len(text) if isinstance(text, str) else 4 * text.n_tokens
-        is_full = index - start == STREAM_TEXTS or n_characters + size > STREAM_CHARACTERS
-        if is_full and index > start:
-            yield slice(start, index)
-            start, n_characters = index, 0
-        n_characters += size
-    yield slice(start, len(inputs))

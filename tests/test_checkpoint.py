@@ -4,12 +4,14 @@ Tiny random models of every architecture whose head is known; labels, label orde
 further training; errors.
 """
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from scipy.special import expit, softmax
@@ -73,6 +75,60 @@ def test_chunk_logits_are_transformers_own(architecture: str, pooling: str, tmp_
     )
     probabilities = estimator.predict_proba(TEXTS)
     np.testing.assert_allclose(probabilities, softmax(expected, axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_activation_is_the_checkpoints(activation: str, tmp_path: Path) -> None:
+    model = save_checkpoint(tmp_path, "deberta-v2", pooler_hidden_act=activation)
+    estimator = LongBertClassifier.from_pretrained(tmp_path, **SETTINGS)
+    theirs = np.stack([their_chunk_logits(model, estimator, text).mean(0) for text in TEXTS])
+    np.testing.assert_allclose(
+        estimator.decision_function(TEXTS), theirs[:, [2, 0, 1]], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("architecture", "layer"), [("bert", "pooler"), ("albert", "pooler")])
+def test_a_pooler_that_is_part_of_the_head_must_be_there(
+    architecture: str, layer: str, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, architecture)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if layer not in name}
+    assert len(kept) == len(weights) - 2
+    safetensors.torch.save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"no head for sequence classification .*pooler.* missing"):
+        LongBertClassifier.from_pretrained(tmp_path, **SETTINGS)
+
+
+def test_a_frozen_checkpoint_trains_its_head_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    settings = {"freeze_encoder": True, "learning_rate": 1e-2, "random_state": 0, **SETTINGS}
+    estimator = LongBertClassifier.from_pretrained(tmp_path, **settings)
+    start = {name: w.clone() for name, w in estimator.net_.module_.state_dict().items()}
+    estimator.partial_fit(TEXTS, ["positive", "negative", "neutral", "positive"])
+    end = estimator.net_.module_.state_dict()
+    changed = {name for name in start if (start[name] != end[name]).any()}
+    assert changed == {"head.weight", "head.bias", "transform.0.weight", "transform.0.bias"}
+
+
+def test_dropout_and_attention_are_behind_the_first_layer_of_the_head(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    estimator = LongBertClassifier.from_pretrained(
+        tmp_path, pooling="attention", dropout=0.5, **SETTINGS
+    )
+    network = estimator.net_.module_.train()
+    torch.nn.init.normal_(network.attention.score.weight)
+    embeddings = torch.randn(5, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    features = network.transform(embeddings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        outputs = network.chunk_outputs(embeddings)
+        torch.manual_seed(0)
+        expected = network.head(network.dropout(features))
+    torch.testing.assert_close(outputs[:, :-1], expected)
+    torch.testing.assert_close(outputs[:, -1:], network.attention(features))
+    (gradient,) = torch.autograd.grad(outputs[:, -1].sum(), embeddings)
+    assert (gradient != 0).any()  # the encoder learns from the scores too
 
 
 def test_every_known_head_is_tested_or_is_another_ones() -> None:
@@ -151,6 +207,12 @@ def test_what_cannot_be_read(tmp_path: Path, tiny_bert: str, tiny_encoder: Any) 
     save_checkpoint(tmp_path, id2label={0: "yes", 1: "yes"})
     with pytest.raises(ValueError, match=r"id2label repeats a label"):
         LongBertClassifier.from_pretrained(tmp_path)
+    for names in ({1: "yes", 2: "no"}, {0: "yes", 1: None}):
+        save_checkpoint(tmp_path / "odd", id2label={0: "yes", 1: "no"})
+        path = tmp_path / "odd" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
+        with pytest.raises(ValueError, match=r"id2label must name its outputs, 0 to 1, got"):
+            LongBertClassifier.from_pretrained(tmp_path / "odd")
     with pytest.raises(ValueError, match=r"use LongBertClassifier.from_pretrained"):
         LongBertRegressor.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r'leave token_pooling="cls"'):

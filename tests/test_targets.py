@@ -177,7 +177,7 @@ def test_several_numbers_in_their_own_units(regressor: partial) -> None:
     np.testing.assert_allclose(smaller.predict(X)[:, 0], predicted[:, 0], rtol=1e-4, atol=1e-4)
     twin = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(twin.partial_fit(X, y).predict(X).shape, (18, 2))
-    with pytest.raises(ValueError, match=r"y has shape \(18,\), but .* had 2 a text"):
+    with pytest.raises(ValueError, match=r"y has shape \(18,\) where \(18, 2\) is expected"):
         twin.partial_fit(X, y[:, 0])
 
 
@@ -335,3 +335,48 @@ def test_losses_have_a_column_a_label(classifier: partial) -> None:
     net = classifier().fit(X, TABLE).net_
     logits, targets = torch.randn(5, 3), torch.ones(5, 3)
     assert net.document_losses(logits, targets).shape == (5, 3)
+
+
+# Constant targets and later calls
+
+
+@pytest.mark.parametrize("constant", [0.1, 1e6 + 0.1])
+def test_a_constant_target_is_not_scaled_by_rounding(regressor: partial, constant: float) -> None:
+    model = regressor().partial_fit(X[:3], [constant] * 3)
+    model.partial_fit(X[3:6], [constant, constant + 1, constant - 1])
+    assert model.history_[-1]["train_loss"] < 10
+    np.testing.assert_allclose(model.predict(X), constant, rtol=1e-3, atol=3)
+
+
+def test_columns_of_an_indicator_matrix_keep_the_order_of_their_names(classifier: partial) -> None:
+    names = ["sport", "politics", "tech"]
+    model = classifier().partial_fit(X, TABLE, classes=names)
+    assert model.classes_.tolist() == names
+    model.partial_fit(X, TABLE).partial_fit(X, TABLE, classes=names)
+    with pytest.raises(ValueError, match=r"differs from that of the first call"):
+        model.partial_fit(X, TABLE, classes=sorted(names))
+    with pytest.raises(ValueError, match=r"must name each column .* once"):
+        classifier().partial_fit(X, TABLE, classes=["sport", "sport", "tech"])
+    with pytest.raises(ValueError, match=r"3 columns where 2"):
+        classifier().partial_fit(X, TABLE, classes=["sport", "tech"])
+
+
+def test_partial_fit_weighs_classes(classifier: partial) -> None:
+    y = TABLE[:, 0]
+    settings = {"head_init": "random", "learning_rate": STILL, "dropout": 0.0}
+    model = classifier(class_weight={0: 1.0, 1: 5.0}, **settings)
+    model.partial_fit(X, y, classes=[0, 1])
+    losses = -model.predict_log_proba(X)[np.arange(18), y]
+    expected = np.average(losses, weights=np.where(y == 1, 5.0, 1.0))
+    assert model.history_[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_inputs_of_the_head_are_dropped_above_a_frozen_encoder(classifier: partial) -> None:
+    settings = {"freeze_encoder": True, "learning_rate": STILL, "max_epochs": 4}
+    with_dropout, without = (
+        [epoch["train_loss"] for epoch in classifier(dropout=p, **settings).fit(X, TABLE).history_]
+        for p in (0.5, 0.0)
+    )
+    np.testing.assert_allclose(without, without[0], rtol=1e-6)
+    assert len(set(with_dropout)) == 4
+    assert np.abs(np.diff(with_dropout)).max() > 1e-3

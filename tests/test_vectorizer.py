@@ -18,7 +18,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertVectorizer, TextChunker, _vectorizer
+from sklearn_longbert import LongBertVectorizer, TextChunker, _inference, _vectorizer
 
 TEXTS = ["good", "bad news " * 70, "", "the quick brown fox story " * 25, "sport match " * 9]
 SETTINGS: dict[str, Any] = {"chunk_size": 16, "precision": "float32", "device": "cpu"}
@@ -58,12 +58,12 @@ def test_streams_in_stretches(
     sizes = []
     embed = _vectorizer.document_embeddings
 
-    def record(network: Any, batch: Any, passes: Any) -> Any:
-        sizes.append(len(batch))
-        return embed(network, batch, passes)
+    def record(network: Any, documents: Any, passes: Any) -> Any:
+        sizes.append(len(documents))
+        return embed(network, documents, passes)
 
     monkeypatch.setattr(_vectorizer, "document_embeddings", record)
-    monkeypatch.setattr(_vectorizer, "STREAM_TEXTS", 4)
+    monkeypatch.setattr(_inference, "STREAM_TEXTS", 4)
     np.testing.assert_allclose(vectorizer.transform(TEXTS * 3), whole, rtol=1e-4, atol=1e-6)
     assert sizes == [4, 4, 4, 3]
     sizes.clear()
@@ -158,3 +158,18 @@ def test_micro_batches_change_nothing(vectorizer: LongBertVectorizer) -> None:
     np.testing.assert_allclose(one_by_one, expected, rtol=1e-4, atol=1e-5)
     alone = np.concatenate([vectorizer.transform([text]) for text in TEXTS])
     np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_reads_as_the_fitted_one(vectorizer: LongBertVectorizer) -> None:
+    expected = vectorizer.fit(TEXTS).transform(TEXTS)
+    vectorizer.set_params(token_pooling="cls")  # for the next fit
+    np.testing.assert_array_equal(vectorizer.transform(TEXTS), expected)
+    again = pickle.loads(pickle.dumps(vectorizer))
+    np.testing.assert_array_equal(again.transform(TEXTS), expected)
+    assert np.abs(vectorizer.fit(TEXTS).transform(TEXTS) - expected).max() > 0.1
+
+
+def test_precision_is_what_the_encoder_multiplies_in(vectorizer: LongBertVectorizer) -> None:
+    wide = clone(vectorizer).set_params(precision="float32").fit_transform(TEXTS)
+    narrow = clone(vectorizer).set_params(precision="bfloat16").fit_transform(TEXTS)
+    assert 1e-5 < np.abs(wide - narrow).max() < 0.1
