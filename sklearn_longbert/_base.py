@@ -57,17 +57,20 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         or that of the first token.
     head_init : {"linear_probe", "random"}, default="linear_probe"
         Where the head starts: at a linear model, its regularisation chosen by cross-validation,
-        of the encoder's own embeddings of the training texts, means over their chunks (Kumar et
-        al., 2022, https://arxiv.org/abs/2202.10054); or at random. Where the encoder is
-        trained and a logistic model's loss on the training texts is less than half of
-        guessing's, its logits are shrunk towards guessing until it is half, since without a
-        loss the encoder would have nothing to learn from. The first call of `partial_fit`
-        starts at the model of its texts; a fit with `warm_start` goes on from the present head.
+        of the encoder's own embeddings of the training texts (Kumar et al., 2022,
+        https://arxiv.org/abs/2202.10054); or at random. With `pooling` "mean" and "attention"
+        it is a model of their means over the chunks, with "max" and "logsumexp" one of the
+        chunks, fitted to the loss of the pooled logits, which finds a passage that decides
+        where the mean hides it. Where the encoder is trained and a logistic model's loss on the
+        training texts is less than half of guessing's, its logits are shrunk towards guessing
+        until it is half, since without a loss the encoder would have nothing to learn from. The
+        first call of `partial_fit` starts at the model of its texts; a fit with `warm_start`
+        goes on from the present head.
     freeze_encoder : bool, default=False
         Whether to train the head alone, and attention if there is any. Each chunk is then
-        encoded once per fit, without dropout; the head's inputs are dropped in each epoch. To
-        encode once for a whole grid, search over a pipeline of LongBertVectorizer, with
-        `memory`, and a linear model.
+        encoded once per fit, without dropout; the head's inputs are dropped in each epoch.
+        What a process has encoded so (the latest 256 MB of it) is remembered, so that a grid
+        over parameters of the head encodes each fold once.
     max_epochs : int, default=3
         Passes over the training texts.
     batch_size : int, default=8

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklearn_longbert._batching import ChunkBatch
+from sklearn_longbert._embedding_memory import digest, remembered
 from sklearn_longbert._encoder import ChunkEncoder
 from sklearn_longbert._memory import is_out_of_memory, pass_tokens, too_large
 
@@ -112,6 +113,42 @@ def cached_embeddings(
         rows = _encode_each(network, batch, new, passes, _as_they_are, progress)
         cache.update(zip((batch.digests[n] for n in new), rows.clone(), strict=True))
     return torch.stack([cache[digest] for digest in batch.digests])
+
+
+def frozen_embeddings(
+    network: ChunkEncoder,
+    encoder: bytes,
+    batch: ChunkBatch,
+    passes: Passes,
+    progress: str | None = None,
+) -> Tensor:
+    """Return the embedding of each chunk, on the CPU, or what is remembered of the same chunks.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training, and frozen.
+    encoder : bytes
+        The digest of its encoder.
+    batch : ChunkBatch
+    passes : Passes
+    progress : str, default=None
+        As in :func:`encode_chunks`.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_chunks, hidden_size)
+    """
+    numbers, inverse = batch.distinct()
+    chunks = digest(*(batch.digests[number] for number in numbers))
+    place = (str(passes.device), str(passes.autocast), passes.max_tokens)
+    key = digest(encoder, chunks, network.token_pooling, network.dtype, place)
+    rows = remembered(
+        key,
+        len(numbers) * network.encoder.config.hidden_size * network.dtype.itemsize,
+        lambda: _encode_each(network, batch, numbers, passes, _as_they_are, progress).clone(),
+    )
+    return rows[torch.from_numpy(inverse)]
 
 
 def _as_they_are(embeddings: Tensor) -> Tensor:

@@ -35,11 +35,13 @@ from sklearn_longbert._callbacks import (
     linear_schedule,
 )
 from sklearn_longbert._chunking import ChunkedDocument
+from sklearn_longbert._embedding_memory import encoder_digest
 from sklearn_longbert._inference import (
     Passes,
     cached_embeddings,
     document_embeddings,
     encode_chunks,
+    frozen_embeddings,
 )
 from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
@@ -117,6 +119,7 @@ class LongBertNet(NeuralNet):
         self.monitor = monitor
         self.probe = probe
         self.cache_: dict[bytes, Tensor] | None = None  # of embeddings, in training
+        self.encoder_digest_: bytes | None = None  # of a frozen one
 
     def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run `n_epochs` over the documents, going on from the present weights if there are any.
@@ -146,7 +149,7 @@ class LongBertNet(NeuralNet):
                     self._initialize_optimizer()
             # What it holds would stay in memory: the estimator, or the weights of the last fit.
             self.module: Callable[[], LongBertNetwork] | None = None
-            with self._caching():
+            with self._caching(dataset):
                 if is_new and self.probe is not None:
                     self._start_head(dataset, self.probe)
                 self.limits_ = self._training_limits(dataset)
@@ -170,13 +173,23 @@ class LongBertNet(NeuralNet):
         self.drop_optimizer()
 
     @contextmanager
-    def _caching(self) -> Iterator[None]:
+    def _caching(self, dataset: DocumentDataset) -> Iterator[None]:
         """Encode each chunk once, and without dropout, while the encoder is frozen."""
-        self.cache_ = {} if self.module_.frozen else None
+        if self.module_.frozen:
+            self._set_training(False)
+            self.encoder_digest_ = encoder_digest(self.module_.encoder)
+            batch = ChunkBatch(dataset.documents)
+            embeddings = self._frozen_embeddings(batch, "embed" if self.progress else None)
+            self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
         try:
             yield
         finally:
             self.cache_ = None
+
+    def _frozen_embeddings(self, batch: ChunkBatch, bar: str | None) -> Tensor:
+        if self.encoder_digest_ is None:
+            self.encoder_digest_ = encoder_digest(self.module_.encoder)
+        return frozen_embeddings(self.module_, self.encoder_digest_, batch, self._passes, bar)
 
     def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
         """Let the head be a linear model of the frozen embeddings."""
@@ -191,7 +204,7 @@ class LongBertNet(NeuralNet):
             if self.cache_ is None:
                 of_chunks = encode_chunks(network, batch, self._passes, progress=bar)
             else:
-                of_chunks = cached_embeddings(network, batch, self._passes, self.cache_, bar)
+                of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
             counts = np.array(batch.chunk_counts)
             documents = Documents(of_chunks.numpy(), counts, network.pooling)
             if is_mean:
@@ -277,10 +290,13 @@ class LongBertNet(NeuralNet):
         """Return the document logits of a batch, on the CPU."""
         network, bar = self.module_, "predict" if progress else None
         with torch.inference_mode():
-            if self.cache_ is None:
+            if not network.frozen:
                 outputs = encode_chunks(network, x, self._passes, network.chunk_outputs, bar)
             else:
-                embeddings = cached_embeddings(network, x, self._passes, self.cache_)
+                if self.cache_ is not None:
+                    embeddings = cached_embeddings(network, x, self._passes, self.cache_)
+                else:
+                    embeddings = self._frozen_embeddings(x, bar)
                 outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
             return network.pool(outputs, x.chunk_counts)
 
@@ -442,6 +458,7 @@ class LongBertNet(NeuralNet):
             "monitor",
             "bar_",
             "cache_",
+            "encoder_digest_",
             "probe",
             "limits_",
         }
@@ -463,6 +480,7 @@ class LongBertNet(NeuralNet):
             monitor=None,
             probe=None,
             cache_=None,
+            encoder_digest_=None,
             optimizer_=None,
         )
         del self.optimizer_  # so that skorch forgets its name, and makes a new one

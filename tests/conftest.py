@@ -4,6 +4,7 @@ import hashlib
 import socket
 import sys
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import save_tiny_encoder
+
+from sklearn_longbert import _embedding_memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from _data import load_bbc_news
@@ -27,6 +30,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("tests have no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees what another one's frozen encoder has read."""
+    monkeypatch.setattr(_embedding_memory, "_remembered", OrderedDict())
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,63 @@
+"""Embeddings of frozen encoders, remembered from fit to fit in one process.
+
+What a grid over head parameters, or one over folds, asks of a frozen encoder is always the same.
+A set of chunks is remembered as a whole, with all that its embeddings depend on to the last bit:
+the other chunks of its encoder passes among them. So what is remembered is what would be computed.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+MOST_BYTES = 2**28  # in all; a set of more than a quarter is not remembered
+
+_remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the latest used last
+_lock = Lock()
+
+
+def digest(*parts: Any) -> bytes:
+    """Return what tells these bytes, or what is printed like them, from others."""
+    total = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        piece = part if isinstance(part, bytes) else repr(part).encode()
+        total.update(len(piece).to_bytes(8, "little") + piece)
+    return total.digest()
+
+
+def encoder_digest(encoder: PreTrainedModel) -> bytes:
+    """Return what tells an encoder from those with another configuration or other weights."""
+    config = encoder.config.to_dict()  # less what tells in training only
+    parts: list[Any] = [sorted((key, str(config[key])) for key in config if "drop" not in key)]
+    for name, weight in encoder.state_dict().items():
+        parts += [name, weight.shape, hashlib.blake2b(weight.cpu().numpy()).digest()]
+    return digest(*parts)
+
+
+def remembered(key: bytes, n_bytes: int, compute: Callable[[], Tensor]) -> Tensor:
+    """Return what was computed for `key` before, or compute it.
+
+    Parameters
+    ----------
+    key : bytes
+    n_bytes : int
+        Of the result.
+    compute : callable
+        Makes the result, which nobody may change.
+    """
+    with _lock:
+        found = _remembered.get(key)
+        if found is not None:
+            _remembered.move_to_end(key)
+            return found
+    found = compute()
+    if n_bytes <= MOST_BYTES // 4:
+        with _lock:
+            _remembered[key] = found
+            while sum(rows.nbytes for rows in _remembered.values()) > MOST_BYTES:
+                _remembered.popitem(last=False)
+    return found

@@ -1,0 +1,115 @@
+"""Pins what is remembered of frozen encoders: a grid encodes each fold once, to the last bit.
+
+Other chunks, weights or settings are never taken for those that are remembered, memory is
+bounded, and an encoder that is trained is not remembered at all.
+"""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+
+from sklearn_longbert import LongBertClassifier, _embedding_memory
+from sklearn_longbert._embedding_memory import digest, remembered
+from sklearn_longbert._network import LongBertNetwork
+
+X = [f"good news {'film story ' * n}" for n in range(3, 12)]
+X += [f"bad sport {'match people ' * n}" for n in range(3, 12)]
+Y = np.repeat(["good", "bad"], 9)
+
+
+@pytest.fixture
+def frozen(tiny_bert: str) -> partial:
+    settings: dict[str, Any] = {"freeze_encoder": True, "chunk_size": 12, "random_state": 0}
+    settings |= {"device": "cpu", "precision": "float32", "max_epochs": 1, "learning_rate": 1e-2}
+    return partial(LongBertClassifier, tiny_bert, **settings)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Record each chunk that an encoder reads."""
+    chunks: list[bytes] = []
+    encode = LongBertNetwork.encode
+
+    def record(self: Any, micro_batch: Any, seed: int = 0) -> torch.Tensor:
+        chunks.extend(chunk.tobytes() for chunk in micro_batch.chunks)
+        return encode(self, micro_batch, seed)
+
+    monkeypatch.setattr(LongBertNetwork, "encode", record)
+    return chunks
+
+
+def test_a_grid_encodes_each_fold_once(frozen: partial, read: list[bytes]) -> None:
+    one = GridSearchCV(frozen(), {"learning_rate": [1e-2]}, cv=3).fit(X, Y)
+    assert one.best_estimator_.n_chunks_.max() > 1
+    n_once = len(read)
+    assert n_once > 0
+    read.clear()
+    grid = {"learning_rate": [1e-2, 1e-1], "dropout": [0.0, 0.3], "pooling": ["mean", "max"]}
+    many = GridSearchCV(frozen(), grid, cv=3, return_train_score=False).fit(X, Y)
+    assert read == []
+    fresh = many.cv_results_["mean_test_score"]
+    _embedding_memory._remembered.clear()
+    again = GridSearchCV(frozen(), grid, cv=3).fit(X, Y)
+    assert len(read) == n_once
+    np.testing.assert_array_equal(again.cv_results_["mean_test_score"], fresh)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_remembered_is_what_would_be_computed(frozen: partial, precision: str) -> None:
+    def weights_and_logits() -> list[np.ndarray]:
+        model = frozen(precision=precision).fit(X[::2], Y[::2])
+        head = model.net_.module_.head.weight.detach().numpy()
+        return [head, model.decision_function(X[:5])]
+
+    fresh = weights_and_logits()
+    frozen(precision=precision).fit(X, Y).predict(X)  # the same chunks, in other company
+    for one, other in zip(weights_and_logits(), fresh, strict=True):
+        np.testing.assert_array_equal(one, other)
+    _embedding_memory._remembered.clear()
+    for one, other in zip(weights_and_logits(), fresh, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_else_is_taken_for_it(frozen: partial, tiny_encoder: Any) -> None:
+    frozen().fit(X, Y)
+    n_sets = len(_embedding_memory._remembered)
+    for changes in (
+        {"token_pooling": "cls"},
+        {"precision": "bfloat16"},
+        {"chunk_size": 10},
+        {"micro_batch_tokens": 24},
+        {"model_name": tiny_encoder("distilbert")},
+    ):
+        frozen().set_params(**changes).fit(X, Y)
+        n_sets += 1
+        assert len(_embedding_memory._remembered) == n_sets, changes
+    fine_tuned = frozen(freeze_encoder=False).fit(X, Y)
+    assert len(_embedding_memory._remembered) == n_sets
+    fine_tuned.set_params(freeze_encoder=True, warm_start=True).fit(X, Y)  # other weights
+    assert len(_embedding_memory._remembered) == n_sets + 1
+
+
+def test_digests_tell_parts_apart() -> None:
+    parts = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), ("ab", b"c"), (1, 2), (12,), ((1, 2),)]
+    assert len({digest(*part) for part in parts}) == len(parts)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_embedding_memory, "MOST_BYTES", 4000)
+    memory: OrderedDict[bytes, torch.Tensor] = _embedding_memory._remembered
+
+    def ask(key: bytes, size: int = 1000) -> torch.Tensor:
+        return remembered(key, size, lambda: torch.zeros(size // 4))
+
+    for key in (b"a", b"b", b"c", b"d"):
+        ask(key)
+    ask(b"a")
+    ask(b"e")
+    assert list(memory) == [b"c", b"d", b"a", b"e"]
+    ask(b"large", 1004)
+    assert list(memory) == [b"c", b"d", b"a", b"e"]
