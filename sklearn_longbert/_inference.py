@@ -170,8 +170,7 @@ def _encode_each(
         plan = batch.plan(passes.max_tokens, padded, numbers)
         outputs: list[Tensor] = []
         hidden = progress is None or len(plan) == 1
-        # within another bar, as that of a fit, it does not stay
-        with tqdm(total=len(numbers), desc=progress, disable=hidden, leave=None) as bar:
+        with tqdm(total=len(numbers), desc=progress, disable=hidden) as bar:
             for group in plan:
                 outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
                 bar.update(len(group))
@@ -211,10 +210,7 @@ def mean_of_chunks(of_chunks: Tensor, chunk_counts: Sequence[int]) -> Tensor:
 
 
 def document_embeddings(
-    network: ChunkEncoder,
-    documents: NDArray[np.object_],
-    passes: Passes,
-    progress: str | None = None,
+    network: ChunkEncoder, documents: NDArray[np.object_], passes: Passes
 ) -> Tensor:
     """Return the mean of the chunk embeddings of each document, on the CPU.
 
@@ -226,13 +222,9 @@ def document_embeddings(
     """
     means = []
     sizes = [document.n_tokens for document in documents]
-    hidden = progress is None or len(documents) == 1
-    with tqdm(total=len(documents), desc=progress, disable=hidden, leave=None) as bar:
-        for rows in stretches(sizes, STREAM_TOKENS):
-            batch = ChunkBatch(documents[rows])
-            of_chunks = encode_chunks(network, batch, passes)
-            means.append(mean_of_chunks(of_chunks, batch.chunk_counts))
-            bar.update(len(batch))
+    for rows in stretches(sizes, STREAM_TOKENS):
+        batch = ChunkBatch(documents[rows])
+        means.append(mean_of_chunks(encode_chunks(network, batch, passes), batch.chunk_counts))
     return torch.cat(means)
 
 

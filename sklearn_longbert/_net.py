@@ -152,6 +152,7 @@ class LongBertNet(NeuralNet):
             with self._caching(dataset):
                 if is_new and self.probe is not None:
                     self._start_head(dataset, self.probe)
+                self.bar_.set_description("fit")
                 self.limits_ = self._training_limits(dataset)
                 self.notify("on_train_begin", X=dataset, y=None)
                 with suppress(StopTraining), _sparse_lookups(self.module_):
@@ -179,30 +180,32 @@ class LongBertNet(NeuralNet):
             self._set_training(False)
             self.encoder_digest_ = encoder_digest(self.module_.encoder)
             batch = ChunkBatch(dataset.documents)
-            embeddings = self._frozen_embeddings(batch, "embed" if self.progress else None)
+            self.bar_.set_description("embed")
+            embeddings = self._frozen_embeddings(batch)
             self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
         try:
             yield
         finally:
             self.cache_ = None
 
-    def _frozen_embeddings(self, batch: ChunkBatch, bar: str | None) -> Tensor:
+    def _frozen_embeddings(self, batch: ChunkBatch, bar: str | None = None) -> Tensor:
         if self.encoder_digest_ is None:
             self.encoder_digest_ = encoder_digest(self.module_.encoder)
         return frozen_embeddings(self.module_, self.encoder_digest_, batch, self._passes, bar)
 
     def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
         """Let the head be a linear model of the frozen embeddings."""
-        network, bar = self.module_, "embed" if self.progress else None
+        network = self.module_
         self._set_training(False)
+        self.bar_.set_description("embed")
         is_mean = network.pooling in BEGIN_AS_MEAN
         if self.cache_ is None and is_mean:
-            means = document_embeddings(network, dataset.documents, self._passes, bar)
+            means = document_embeddings(network, dataset.documents, self._passes)
             documents = Documents.of_means(means.numpy())
         else:
             batch = ChunkBatch(dataset.documents)
             if self.cache_ is None:
-                of_chunks = encode_chunks(network, batch, self._passes, progress=bar)
+                of_chunks = encode_chunks(network, batch, self._passes)
             else:
                 of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
             counts = np.array(batch.chunk_counts)

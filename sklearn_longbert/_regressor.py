@@ -41,7 +41,7 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
     >>> from sklearn_longbert import LongBertRegressor
     >>> texts = ["A dull film. " * 40, "A lovely film. " * 40] * 4
     >>> stars = [1.0, 5.0] * 4
-    >>> regressor = LongBertRegressor(chunk_size=64, learning_rate=1e-3, random_state=0)
+    >>> regressor = LongBertRegressor(chunk_size=64, random_state=0)
     >>> dull, lovely = regressor.fit(texts, stars).predict(["Dull, dull.", "Lovely, lovely."])
     >>> bool(dull < lovely)
     True

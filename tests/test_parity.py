@@ -4,6 +4,8 @@ The reference below uses none of the package's code: it tokenizes, cuts, pads, e
 pools as the method is described, one text at a time.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,9 @@ def reference_logits(texts, tokenizer, encoder, weight, bias, pooling, token_poo
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         body = CHUNK_SIZE - 2
-        pieces = [ids[start : start + body] for start in range(0, max(len(ids), 1), body)]
+        n_chunks = max(-(-len(ids) // body), 1)
+        edges = [index * len(ids) // n_chunks for index in range(n_chunks + 1)]
+        pieces = [ids[start:end] for start, end in itertools.pairwise(edges)]
         rows = [[tokenizer.cls_token_id, *piece, tokenizer.sep_token_id] for piece in pieces]
         input_ids = torch.full((len(rows), CHUNK_SIZE), tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), CHUNK_SIZE, dtype=torch.long)
