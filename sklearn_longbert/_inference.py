@@ -141,7 +141,7 @@ def frozen_embeddings(
     """
     numbers, inverse = batch.distinct()
     chunks = digest(*(batch.digests[number] for number in numbers))
-    place = (str(passes.device), str(passes.autocast), passes.max_tokens)
+    place = (str(passes.device), str(passes.autocast), passes.max_tokens, torch.get_num_threads())
     key = digest(encoder, chunks, network.token_pooling, network.dtype, place)
     rows = remembered(
         key,
