@@ -69,8 +69,9 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
     freeze_encoder : bool, default=False
         Whether to train the head alone, and attention if there is any. Each chunk is then
         encoded once per fit, without dropout; the head's inputs are dropped in each epoch.
-        What a process has encoded so (the latest 256 MB of it) is remembered, so that a grid
-        over parameters of the head encodes each fold once.
+        What a process has read so is remembered, the latest 256 MB of embeddings and at most
+        64 MB of one set of texts, so that a grid over parameters of the head encodes each fold
+        once; every process of `n_jobs` remembers for itself.
     max_epochs : int, default=3
         Passes over the training texts.
     batch_size : int, default=8

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-MOST_BYTES = 2**28  # in all; a set of more than a quarter is not remembered
+MOST_BYTES, MOST_SETS = 2**28, 256  # in all
+FEWEST_CHUNKS = 32  # of a set that is remembered; fewer are read faster than weights are compared
 
 _remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the latest used last
 _lock = Lock()
@@ -34,30 +36,27 @@ def encoder_digest(encoder: PreTrainedModel) -> bytes:
     config = encoder.config.to_dict()  # less what tells in training only
     parts: list[Any] = [sorted((key, str(config[key])) for key in config if "drop" not in key)]
     for name, weight in encoder.state_dict().items():
-        parts += [name, weight.shape, hashlib.blake2b(weight.cpu().numpy()).digest()]
+        raw = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        parts += [name, weight.shape, weight.dtype, hashlib.blake2b(raw).digest()]
     return digest(*parts)
 
 
-def remembered(key: bytes, n_bytes: int, compute: Callable[[], Tensor]) -> Tensor:
-    """Return what was computed for `key` before, or compute it.
+def is_worth_it(n_chunks: int, n_bytes: int) -> bool:
+    """Whether a set of so many chunks, and bytes of embeddings, is remembered."""
+    return n_chunks >= FEWEST_CHUNKS and n_bytes <= MOST_BYTES // 4
 
-    Parameters
-    ----------
-    key : bytes
-    n_bytes : int
-        Of the result.
-    compute : callable
-        Makes the result, which nobody may change.
-    """
+
+def remembered(key: bytes, compute: Callable[[], Tensor]) -> Tensor:
+    """Return what was computed for `key` before, or compute it; nobody may change it."""
     with _lock:
         found = _remembered.get(key)
         if found is not None:
             _remembered.move_to_end(key)
             return found
     found = compute()
-    if n_bytes <= MOST_BYTES // 4:
-        with _lock:
-            _remembered[key] = found
-            while sum(rows.nbytes for rows in _remembered.values()) > MOST_BYTES:
-                _remembered.popitem(last=False)
+    with _lock:
+        _remembered[key] = found
+        n_bytes = sum(rows.nbytes for rows in _remembered.values())
+        while n_bytes > MOST_BYTES or len(_remembered) > MOST_SETS:
+            n_bytes -= _remembered.popitem(last=False)[1].nbytes
     return found

@@ -5,6 +5,7 @@ The chunks of all documents are sorted by length together, and equal ones are en
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklearn_longbert._batching import ChunkBatch
-from sklearn_longbert._embedding_memory import digest, remembered
+from sklearn_longbert._embedding_memory import digest, encoder_digest, is_worth_it, remembered
 from sklearn_longbert._encoder import ChunkEncoder
 from sklearn_longbert._memory import is_out_of_memory, pass_tokens, too_large
 
@@ -116,11 +117,7 @@ def cached_embeddings(
 
 
 def frozen_embeddings(
-    network: ChunkEncoder,
-    encoder: bytes,
-    batch: ChunkBatch,
-    passes: Passes,
-    progress: str | None = None,
+    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
 ) -> Tensor:
     """Return the embedding of each chunk, on the CPU, or what is remembered of the same chunks.
 
@@ -128,8 +125,6 @@ def frozen_embeddings(
     ----------
     network : ChunkEncoder
         Not in training, and frozen.
-    encoder : bytes
-        The digest of its encoder.
     batch : ChunkBatch
     passes : Passes
     progress : str, default=None
@@ -140,15 +135,27 @@ def frozen_embeddings(
     embeddings : Tensor of shape (n_chunks, hidden_size)
     """
     numbers, inverse = batch.distinct()
-    chunks = digest(*(batch.digests[number] for number in numbers))
-    place = (str(passes.device), str(passes.autocast), passes.max_tokens, torch.get_num_threads())
-    key = digest(encoder, chunks, network.token_pooling, network.dtype, place)
-    rows = remembered(
-        key,
-        len(numbers) * network.encoder.config.hidden_size * network.dtype.itemsize,
-        lambda: _encode_each(network, batch, numbers, passes, _as_they_are, progress).clone(),
-    )
+    compute = partial(_encode_each, network, batch, numbers, passes, _as_they_are, progress)
+    if can_remember(network, batch):
+        chunks = digest(*(batch.digests[number] for number in numbers))
+        key = digest(
+            encoder_digest(network.encoder),
+            chunks,
+            network.token_pooling,
+            (str(passes.device), str(passes.autocast), passes.max_tokens),
+            (torch.get_num_threads(), torch.get_float32_matmul_precision()),
+        )
+        rows = remembered(key, compute)
+    else:
+        rows = compute()
     return rows[torch.from_numpy(inverse)]
+
+
+def can_remember(network: ChunkEncoder, batch: ChunkBatch) -> bool:
+    """Whether the chunks of a batch are neither too few nor too many to be remembered."""
+    n_chunks = len(batch.distinct()[0])
+    n_bytes = n_chunks * network.encoder.config.hidden_size * network.dtype.itemsize
+    return is_worth_it(n_chunks, n_bytes)
 
 
 def _as_they_are(embeddings: Tensor) -> Tensor:

@@ -228,6 +228,8 @@ def _fit_softmax(
     documents: Documents, y: NDArray, weights: Floats, penalty: float, n_outputs: int
 ) -> Linear:
     if not documents.are_rows:
+        if n_outputs == 2:  # whose halves have half of the square of their difference
+            penalty *= 2
         return fit_pooled(documents, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
     coefficients, intercepts = _fit_logistic(documents.rows, y, weights, penalty)
     if n_outputs == 2:  # half of the one logit for each

@@ -35,10 +35,10 @@ from sklearn_longbert._callbacks import (
     linear_schedule,
 )
 from sklearn_longbert._chunking import ChunkedDocument
-from sklearn_longbert._embedding_memory import encoder_digest
 from sklearn_longbert._inference import (
     Passes,
     cached_embeddings,
+    can_remember,
     document_embeddings,
     encode_chunks,
     frozen_embeddings,
@@ -119,7 +119,6 @@ class LongBertNet(NeuralNet):
         self.monitor = monitor
         self.probe = probe
         self.cache_: dict[bytes, Tensor] | None = None  # of embeddings, in training
-        self.encoder_digest_: bytes | None = None  # of a frozen one
 
     def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run `n_epochs` over the documents, going on from the present weights if there are any.
@@ -178,20 +177,14 @@ class LongBertNet(NeuralNet):
         """Encode each chunk once, and without dropout, while the encoder is frozen."""
         if self.module_.frozen:
             self._set_training(False)
-            self.encoder_digest_ = encoder_digest(self.module_.encoder)
             batch = ChunkBatch(dataset.documents)
             self.bar_.set_description("embed")
-            embeddings = self._frozen_embeddings(batch)
+            embeddings = frozen_embeddings(self.module_, batch, self._passes)
             self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
         try:
             yield
         finally:
             self.cache_ = None
-
-    def _frozen_embeddings(self, batch: ChunkBatch, bar: str | None = None) -> Tensor:
-        if self.encoder_digest_ is None:
-            self.encoder_digest_ = encoder_digest(self.module_.encoder)
-        return frozen_embeddings(self.module_, self.encoder_digest_, batch, self._passes, bar)
 
     def _start_head(self, dataset: DocumentDataset, probe: Probe) -> None:
         """Let the head be a linear model of the frozen embeddings."""
@@ -293,14 +286,14 @@ class LongBertNet(NeuralNet):
         """Return the document logits of a batch, on the CPU."""
         network, bar = self.module_, "predict" if progress else None
         with torch.inference_mode():
-            if not network.frozen:
-                outputs = encode_chunks(network, x, self._passes, network.chunk_outputs, bar)
-            else:
-                if self.cache_ is not None:
-                    embeddings = cached_embeddings(network, x, self._passes, self.cache_)
-                else:
-                    embeddings = self._frozen_embeddings(x, bar)
+            if self.cache_ is not None:
+                embeddings = cached_embeddings(network, x, self._passes, self.cache_)
                 outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
+            elif network.frozen and can_remember(network, x):
+                embeddings = frozen_embeddings(network, x, self._passes, bar)
+                outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
+            else:
+                outputs = encode_chunks(network, x, self._passes, network.chunk_outputs, bar)
             return network.pool(outputs, x.chunk_counts)
 
     def train_step_single(self, batch: tuple[ChunkBatch, Targets], **_: Any) -> dict[str, Tensor]:
@@ -461,7 +454,6 @@ class LongBertNet(NeuralNet):
             "monitor",
             "bar_",
             "cache_",
-            "encoder_digest_",
             "probe",
             "limits_",
         }
@@ -483,7 +475,6 @@ class LongBertNet(NeuralNet):
             monitor=None,
             probe=None,
             cache_=None,
-            encoder_digest_=None,
             optimizer_=None,
         )
         del self.optimizer_  # so that skorch forgets its name, and makes a new one

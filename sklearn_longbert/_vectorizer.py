@@ -21,7 +21,6 @@ from sklearn_longbert._inference import STREAM_TEXTS, Passes, document_embedding
 from sklearn_longbert._pooling import TOKEN_POOLINGS
 from sklearn_longbert._reading import Inputs, TextReader
 
-# Texts, and characters of texts, whose chunks are held in memory at once.
 STREAM_CHARACTERS = 2**23  # of texts that are tokenized and read at once
 
 

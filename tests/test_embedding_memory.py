@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_longbert import LongBertClassifier, _embedding_memory
-from sklearn_longbert._embedding_memory import digest, remembered
+from sklearn_longbert._embedding_memory import digest, is_worth_it, remembered
 from sklearn_longbert._network import LongBertNetwork
 
 X = [f"good news {'film story ' * n}" for n in range(3, 12)]
@@ -27,6 +28,11 @@ def frozen(tiny_bert: str) -> partial:
     settings: dict[str, Any] = {"freeze_encoder": True, "chunk_size": 12, "random_state": 0}
     settings |= {"device": "cpu", "precision": "float32", "max_epochs": 1, "learning_rate": 1e-2}
     return partial(LongBertClassifier, tiny_bert, **settings)
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_embedding_memory, "FEWEST_CHUNKS", 1)
 
 
 @pytest.fixture
@@ -94,6 +100,43 @@ def test_nothing_else_is_taken_for_it(frozen: partial, tiny_encoder: Any) -> Non
     assert len(_embedding_memory._remembered) == n_sets + 1
 
 
+def test_weights_that_somebody_changes_are_seen(frozen: partial) -> None:
+    model, other = frozen().fit(X, Y), frozen().fit(X, Y)
+    before = model.decision_function(X)
+    with torch.no_grad():
+        for weight in model.net_.module_.encoder.parameters():
+            weight.mul_(0.5)
+    after = model.decision_function(X)
+    assert np.abs(after - before).max() > 0.1
+    model.decision_function(X[:4])
+    np.testing.assert_array_equal(other.decision_function(X), before)
+    expected = frozen().fit(X, Y).decision_function(X[:4])
+    np.testing.assert_array_equal(other.decision_function(X[:4]), expected)
+
+
+def test_weights_of_any_layout_have_digests() -> None:
+    encoder = torch.nn.Linear(3, 4, dtype=torch.bfloat16)
+    encoder.config = transformers.BertConfig()
+    plain = _embedding_memory.encoder_digest(encoder)
+    encoder.weight.data = encoder.weight.data.T.contiguous().T
+    assert _embedding_memory.encoder_digest(encoder) == plain
+    encoder.float()
+    assert _embedding_memory.encoder_digest(encoder) != plain
+
+
+@pytest.mark.parametrize(("name", "value"), [("FEWEST_CHUNKS", 1000), ("MOST_BYTES", 4000)])
+def test_small_and_large_sets_are_read_anew(
+    frozen: partial, name: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = frozen().fit(X, Y)
+    expected = model.predict_proba(X)
+    _embedding_memory._remembered.clear()
+    monkeypatch.setattr(_embedding_memory, name, value)
+    np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-5)
+    np.testing.assert_array_equal(frozen().fit(X, Y).predict(X), model.predict(X))
+    assert len(_embedding_memory._remembered) == 0
+
+
 def test_digests_tell_parts_apart() -> None:
     parts = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), ("ab", b"c"), (1, 2), (12,), ((1, 2),)]
     assert len({digest(*part) for part in parts}) == len(parts)
@@ -102,14 +145,12 @@ def test_digests_tell_parts_apart() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_embedding_memory, "MOST_BYTES", 4000)
     memory: OrderedDict[bytes, torch.Tensor] = _embedding_memory._remembered
-
-    def ask(key: bytes, size: int = 1000) -> torch.Tensor:
-        return remembered(key, size, lambda: torch.zeros(size // 4))
-
-    for key in (b"a", b"b", b"c", b"d"):
-        ask(key)
-    ask(b"a")
-    ask(b"e")
+    for key in (b"a", b"b", b"c", b"d", b"a", b"e"):
+        remembered(key, lambda: torch.zeros(250))
     assert list(memory) == [b"c", b"d", b"a", b"e"]
-    ask(b"large", 1004)
-    assert list(memory) == [b"c", b"d", b"a", b"e"]
+    monkeypatch.setattr(_embedding_memory, "MOST_SETS", 2)
+    remembered(b"f", lambda: torch.zeros(1))
+    assert list(memory) == [b"e", b"f"]
+    assert is_worth_it(1, 1000)
+    assert not is_worth_it(1, 1001)
+    assert not is_worth_it(0, 0)

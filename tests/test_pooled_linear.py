@@ -73,6 +73,11 @@ def test_with_one_chunk_a_document_it_is_the_ordinary_linear_model(
     np.testing.assert_allclose(
         X @ coefficients[0] + intercepts, model.decision_function(X), atol=1e-2
     )
+    coefficients, intercepts = probes._fit_softmax(
+        documents, (y == 1).astype(int), weights, 0.1, n_outputs=2
+    )
+    logits = X @ coefficients.T + intercepts
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], model.decision_function(X), atol=1e-2)
     targets = np.column_stack([y, X[:, 1]])
     coefficients, intercepts = probes._fit_squares(documents, targets, weights, 0.1)
     ridge = Ridge(alpha=0.1).fit(X, targets, sample_weight=weights)
