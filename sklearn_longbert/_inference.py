@@ -85,11 +85,7 @@ def encode_chunks(
 
 
 def cached_embeddings(
-    network: ChunkEncoder,
-    batch: ChunkBatch,
-    passes: Passes,
-    cache: dict[bytes, Tensor],
-    progress: str | None = None,
+    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, cache: dict[bytes, Tensor]
 ) -> Tensor:
     """Return the embedding of each chunk, on the CPU, encoding those that are not in `cache`.
 
@@ -101,8 +97,6 @@ def cached_embeddings(
     passes : Passes
     cache : dict
         From the digests of chunks to their embeddings; what is encoded is added.
-    progress : str, default=None
-        As in :func:`encode_chunks`.
 
     Returns
     -------
@@ -111,7 +105,7 @@ def cached_embeddings(
     numbers, _ = batch.distinct()
     new = np.array([n for n in numbers if batch.digests[n] not in cache], dtype=np.intp)
     if len(new):
-        rows = _encode_each(network, batch, new, passes, _as_they_are, progress)
+        rows = _encode_each(network, batch, new, passes, _as_they_are, None)
         cache.update(zip((batch.digests[n] for n in new), rows.clone(), strict=True))
     return torch.stack([cache[digest] for digest in batch.digests])
 

@@ -42,6 +42,7 @@ from sklearn_longbert._inference import (
     document_embeddings,
     encode_chunks,
     frozen_embeddings,
+    mean_of_chunks,
 )
 from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
@@ -201,10 +202,12 @@ class LongBertNet(NeuralNet):
                 of_chunks = encode_chunks(network, batch, self._passes)
             else:
                 of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
-            counts = np.array(batch.chunk_counts)
-            documents = Documents(of_chunks.numpy(), counts, network.pooling)
             if is_mean:
-                documents = Documents.of_means(documents.means)
+                means = mean_of_chunks(of_chunks, batch.chunk_counts)
+                documents = Documents.of_means(means.numpy())
+            else:
+                counts = np.array(batch.chunk_counts)
+                documents = Documents(of_chunks.numpy(), counts, network.pooling)
         coefficients, intercepts = probe(
             documents, dataset.targets.numpy(), dataset.weights.numpy()
         )

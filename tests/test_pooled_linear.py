@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, _pooled_linear
 from sklearn_longbert import _linear_probe as probes
 from sklearn_longbert._batching import ChunkBatch
 from sklearn_longbert._inference import encode_chunks
@@ -111,6 +111,22 @@ def test_finds_the_chunk_that_decides(pooling: str) -> None:
     assert loss(documents.outputs(shrunk), y).mean() == pytest.approx(0.5 * np.log(2), rel=1e-6)
     of_means = probes.classification_probe(Documents.of_means(documents.means), y, np.ones(200), 2)
     assert (new.outputs(of_means).argmax(axis=1) == new_y).mean() < found
+
+
+def test_max_is_found_from_logsumexp_where_it_is_not_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, counts, y = hidden(120, 2, n_chunks=120)
+    new_rows, new_counts, new_y = hidden(300, 102, n_chunks=120)
+
+    def accuracy() -> float:
+        linear = probes.classification_probe(Documents(rows, counts, "max"), y, np.ones(120), 2)
+        outputs = Documents(new_rows, new_counts, "max").outputs(linear)
+        return float((outputs.argmax(axis=1) == new_y).mean())
+
+    annealed = accuracy()
+    monkeypatch.setattr(_pooled_linear, "ANNEALED", {})
+    assert annealed > accuracy() + 0.1
 
 
 @pytest.mark.parametrize("pooling", POOLED)
