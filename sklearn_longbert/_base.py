@@ -1,5 +1,6 @@
 """What classifier and regressor share: parameters, fit, forward, tags, documentation."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -520,7 +521,7 @@ class BaseLongBert(TextReader):
                     f"but the parameters are now model_name={self.model_name!r}, "
                     f"revision={self.revision!r}: set warm_start=False."
                 )
-            state = network_state(previous.module_)
+            state = copy.deepcopy(network_state(previous.module_))  # which may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
         n_outputs = self._n_outputs()

@@ -4,6 +4,7 @@ How a micro-batch is read, packed or padded, is nobody else's concern.
 """
 
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -38,11 +39,19 @@ class ChunkEncoder(nn.Module):
         self.first_position = first_position(encoder)
         self.dtype = next(encoder.parameters()).dtype
         self.token_pooling = token_pooling
+        self.reads_only = False  # whether weights lie in memory that must not be written to
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.encoder.parameters()).device
+
+    def make_writable(self) -> None:
+        """Copy the weights if they must not be written to, as those of a mapped file."""
+        if self.reads_only:
+            for weight in self.state_dict(keep_vars=True).values():
+                weight.data = weight.data.clone()
+            self.reads_only = False
 
     def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
         """Return the chunk embeddings, of shape (n_chunks, hidden_size).
@@ -167,10 +176,17 @@ def encoder_from_state(
     Parameters
     ----------
     state : dict
-        As :func:`encoder_state` returns it.
+        As :func:`encoder_state` returns it. The tensors share the memory of its arrays.
     dropouts : tuple of float, default=None
         New dropout and attention_dropout.
     """
-    weights = {name: torch.tensor(weight) for name, weight in state["weights"].items()}
+    with catch_warnings():  # of arrays that are not writable, for which there is make_writable
+        simplefilter("ignore", UserWarning)
+        weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
     encoder = rebuild_encoder(state["config"], dropouts)
     return encoder.to(next(iter(weights.values())).dtype), weights
+
+
+def reads_only(state: dict[str, Any]) -> bool:
+    """Whether any of a state's arrays must not be written to."""
+    return not all(weight.flags.writeable for weight in state["weights"].values())

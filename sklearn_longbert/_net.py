@@ -139,6 +139,7 @@ class LongBertNet(NeuralNet):
             if is_new:
                 self.initialize()
             else:
+                self.module_.make_writable()
                 self._initialize_callbacks()
                 if hasattr(self, "optimizer_"):
                     for group, new in zip(

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoder import (
+    ChunkEncoder,
+    encoder_from_state,
+    encoder_state,
+    reads_only,
+)
 from sklearn_longbert._pooling import GatedAttention, pool_documents
 
 
@@ -112,7 +117,7 @@ def network_from_state(
     Parameters
     ----------
     state : dict
-        As :func:`network_state` returns it.
+        As :func:`network_state` returns it. The network's weights are its arrays.
     encoder_dropouts : tuple of float, default=None
         New dropout and attention_dropout of the encoder.
     **settings : Any
@@ -125,5 +130,6 @@ def network_from_state(
     wanted = network.state_dict()
     attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
     known = {name: value for name, value in weights.items() if name in wanted}
-    network.load_state_dict({**attention, **known})
+    network.load_state_dict({**attention, **known}, assign=True)
+    network.reads_only = reads_only(state)
     return network

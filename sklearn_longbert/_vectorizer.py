@@ -236,6 +236,6 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
                 device = torch.device("cpu")
             encoder, weights = encoder_from_state(state["encoder_"])
             network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
-            network.load_state_dict(weights)
+            network.load_state_dict(weights, assign=True)
             state["encoder_"] = network.to(device).eval()
         super().__setstate__(state)
