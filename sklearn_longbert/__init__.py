@@ -7,13 +7,14 @@ name that is used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sklearn_longbert._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sklearn_longbert._chunking import TextChunker
     from sklearn_longbert._classifier import LongBertClassifier
     from sklearn_longbert._regressor import LongBertRegressor
     from sklearn_longbert._vectorizer import LongBertVectorizer
 
-__version__ = "0.1.0.dev0"
 __all__ = ["LongBertClassifier", "LongBertRegressor", "LongBertVectorizer", "TextChunker"]
 
 _MODULE_OF = {

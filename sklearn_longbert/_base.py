@@ -5,14 +5,16 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self, TypeVar
+from warnings import warn
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags, check_random_state, get_tags
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -28,7 +30,9 @@ from sklearn_longbert._checkpoint import check_known_head, network_from_checkpoi
 from sklearn_longbert._chunking import TextChunker
 from sklearn_longbert._net import LongBertNet, Probe
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._persistence import Saved, find_saved, is_saved, read_manifest, save
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
+from sklearn_longbert._provenance import warn_of_another_version
 from sklearn_longbert._reading import Inputs, TextReader, take
 from sklearn_longbert._validation import check_lengths, check_weights
 
@@ -146,6 +150,20 @@ ATTRIBUTES = """chunker_ : TextChunker
     n_chunks_ : ndarray of shape (n_samples,)
         Chunks read of each training text; those of weight 0 are left out."""
 
+# What a fit has made of them, from_pretrained cannot change; and what it asks the Hub with.
+SHAPING = {
+    "chunk_size",
+    "chunk_overlap",
+    "max_chunks",
+    "chunk_selection",
+    "pooling",
+    "token_pooling",
+    "freeze_encoder",
+    "dropout",
+    "attention_dropout",
+}
+LOOKUPS = {"revision", "local_files_only"}
+
 EstimatorType = TypeVar("EstimatorType", bound=type)
 
 
@@ -191,6 +209,10 @@ class BaseLongBert(TextReader):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    _saved_attributes = frozenset(  # of a fit, beside the network and the chunker
+        {"history_", "n_iter_", "best_epoch_", "n_chunks_", "_encoder_name", "_random_state"}
+    )
 
     def __init__(
         self,
@@ -305,43 +327,113 @@ class BaseLongBert(TextReader):
         self.__dict__.pop("net_", None)
         return False
 
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Save the fitted estimator as a folder that :meth:`from_pretrained` reads.
+
+        The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
+        read; transformers' AutoModel opens the encoder in it. It is written beside its place, as
+        ``.<name>.<random>.partial``, and renamed: whatever happens, what was saved there before
+        stays readable until the new one is complete. Not kept are `callbacks`, metadata requests
+        and the optimizer.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Its parents are made where they are missing. If it exists, it must be empty or hold
+            nothing but what was saved there before, which is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        FileExistsError
+            If the folder holds anything else.
+        OSError
+            If it cannot be written, for instance because the disk is full.
+        TypeError
+            If a parameter or a class label has no form in JSON.
+        """
+        check_is_fitted(self)
+        if self.callbacks:
+            warn(
+                "callbacks are not saved: pass them again, set_params(callbacks=...), to what "
+                "from_pretrained returns, or set callbacks=None before saving.",
+                UserWarning,
+                stacklevel=2,
+            )
+        fitted = {name: getattr(self, name) for name in self._saved_attributes}
+        if not isinstance(self.random_state, Integral):
+            del fitted["_random_state"]  # the parameter's own, or NumPy's global one
+        save(
+            folder,
+            self.net_.module_,
+            self.chunker_,
+            estimator=get_tags(self).estimator_type,
+            parameters={**self.get_params(deep=False), "callbacks": None},
+            fitted=fitted,
+        )
+
     @classmethod
     def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
-        """Return a fitted estimator that applies somebody else's fine-tuned checkpoint.
+        """Return a fitted estimator: a saved one, or somebody else's fine-tuned checkpoint.
 
-        What was fine-tuned for sequence classification of short texts is applied to each
-        chunk, and the logits are pooled, without training. Further training, by `partial_fit`
-        or with ``warm_start=True``, starts there.
+        What :meth:`save_pretrained` has saved predicts as it did, and is trained further in the
+        same ways. Nothing in the folder is run, and every file is compared with its checksum.
+
+        A checkpoint that was fine-tuned for sequence classification of short texts is applied to
+        each chunk, and the logits are pooled, without training. Further training, by
+        `partial_fit` or with ``warm_start=True``, starts there.
 
         Parameters
         ----------
         model_name : str or path-like
-            Hub id or local folder of a checkpoint that transformers'
-            AutoModelForSequenceClassification loads, of BERT, RoBERTa, XLM-RoBERTa,
+            Folder of :meth:`save_pretrained`; or Hub id or local folder of a checkpoint that
+            transformers' AutoModelForSequenceClassification loads, of BERT, RoBERTa, XLM-RoBERTa,
             CamemBERT, MPNet, DistilBERT, ELECTRA, ALBERT or DeBERTa-v2 and -v3.
         **parameters : dict
-            Of the estimator. `token_pooling` is "cls", which these heads read.
+            Of the estimator. Of a saved one, those that replace the saved parameters, such as
+            `device`; what shapes the chunks and the network must stay what it was, and `revision`
+            and `local_files_only` say how the Hub is asked for the folder. Of a checkpoint,
+            `token_pooling` is "cls", which these heads read.
 
         Returns
         -------
         estimator : LongBertClassifier or LongBertRegressor
-            With the checkpoint's labels, or numbers in its own unit.
+            The saved one, on the CPU where the device it was on is missing; or one with the
+            checkpoint's labels, or numbers in its own unit.
 
         Raises
         ------
         ValueError
-            If it holds no such checkpoint, or one for another kind of target, or a parameter
-            is not as described.
+            If it holds neither, one for another kind of target, a saved estimator that is damaged
+            or of another format, or a parameter is not as described.
         OSError
             If the Hub is needed and cannot be reached.
+
+        Examples
+        --------
+        >>> from tempfile import mkdtemp
+        >>> from sklearn_longbert import LongBertClassifier
+        >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+        >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+        >>> folder = mkdtemp()
+        >>> classifier.save_pretrained(folder)
+        >>> again = LongBertClassifier.from_pretrained(folder)
+        >>> bool((again.decision_function(texts) == classifier.decision_function(texts)).all())
+        True
         """
+        saved = find_saved(model_name)
+        if saved is not None:
+            return cls._from_saved(saved, parameters)
         estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
         estimator._validate_params()
+        folder = _pretrained.find_folder(model_name, estimator.revision, estimator.local_files_only)
+        if is_saved(folder):
+            return cls._from_saved(folder, parameters)
         if estimator.token_pooling != "cls":
             raise ValueError(
                 'Heads for sequence classification read the first token: leave token_pooling="cls".'
             )
-        folder = _pretrained.find_folder(model_name, estimator.revision, estimator.local_files_only)
         config = _pretrained.load_config(folder)
         check_known_head(config, folder)
         order = estimator._take_labels(config)
@@ -361,6 +453,68 @@ class BaseLongBert(TextReader):
         estimator._keep(net, chunker)
         estimator.n_chunks_ = np.array([], dtype=np.intp)
         return estimator
+
+    @classmethod
+    def _from_saved(cls, folder: Path, parameters: dict[str, Any]) -> Self:
+        saved = read_manifest(folder)
+        if get_tags(cls()).estimator_type != saved.estimator:
+            raise ValueError(
+                f"The folder {folder} holds a {saved.estimator}, which {cls.__name__} is not: use "
+                f"LongBertClassifier.from_pretrained or LongBertRegressor.from_pretrained."
+            )
+        new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
+        for name in SHAPING & new.keys():
+            if new[name] != saved.parameters.get(name):
+                raise ValueError(
+                    f"{name}={new[name]!r}, but the saved estimator was fitted with {name}="
+                    f"{saved.parameters.get(name)!r}, which shapes its chunks or its network: "
+                    f"leave it out, or fit a new one."
+                )
+        try:
+            estimator = cls(**saved.parameters).set_params(**new)
+        except TypeError as error:
+            raise ValueError(
+                f"The estimator saved in {folder} has other parameters than {cls.__name__} "
+                f"({error}): load it with the version that saved it, {saved.version}."
+            ) from error
+        warn_of_another_version(cls.__name__, saved.version)
+        estimator._validate_params()
+        return estimator._restore(saved, anywhere="device" not in new)
+
+    def _restore(self, saved: Saved, anywhere: bool) -> Self:
+        """Take over what a fit of this estimator, which was saved, has learned."""
+        network, chunker = saved.load()
+        try:
+            self._check_saved(saved.fitted, network.head.out_features)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise saved.damaged(f"what was fitted is wrong: {error}") from error
+        self.__dict__.update(saved.fitted)
+        self._random_state = np.random.RandomState(0)  # whose seed nobody will ask for
+        net = self._make_net(chunker, None, None, warmup_fraction=None, anywhere=anywhere)
+        net.start(lambda: network)
+        self.net_, self.chunker_ = net, chunker
+        self._random_state = saved.fitted.get("_random_state") or check_random_state(
+            self.random_state
+        )
+        return self
+
+    def _check_saved(self, fitted: dict[str, Any], n_outputs: int) -> None:
+        """Raise an error unless these could be attributes of a fit with so many outputs."""
+        random_state = fitted.get("_random_state")
+        if {"_random_state", *fitted} != self._saved_attributes or not (
+            random_state is None or isinstance(random_state, np.random.RandomState)
+        ):
+            raise ValueError(f"it has the attributes {sorted(fitted)}")
+        name, revision = fitted["_encoder_name"]
+        numbers = [fitted["n_iter_"], fitted["best_epoch_"]]
+        numbers += [value for epoch in fitted["history_"] for value in epoch.values()]
+        if not (
+            isinstance(name, str)
+            and isinstance(revision, str | None)
+            and all(isinstance(number, int | float) for number in numbers)
+            and fitted["n_chunks_"].dtype.kind == "i"
+        ):
+            raise ValueError("an attribute is of the wrong type")
 
     def _take_labels(self, config: Any) -> list[int]:
         """Take over what a checkpoint predicts; return the order of its outputs here."""
@@ -469,10 +623,16 @@ class BaseLongBert(TextReader):
         chunker: TextChunker,
         held_out: DocumentDataset | None,
         previous: LongBertNet | None,
+        anywhere: bool = False,
         **settings: Any,
     ) -> LongBertNet:
+        """Return a net that makes its network when it starts or trains.
+
+        Where `anywhere` is set and the device is missing, it is on the one that "auto" is.
+        """
         self._check_token_pooling(chunker)
-        device = _pretrained.select_device(str(self.device))
+        select_device = _pretrained.available_device if anywhere else _pretrained.select_device
+        device = select_device(str(self.device))
         monitor = None
         if held_out is not None:
             monitor = ValidationMonitor(

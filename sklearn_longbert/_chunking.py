@@ -16,13 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tokenizers import Tokenizer
 
 from sklearn_longbert import _pretrained
+from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._validation import as_column, check_texts
 
 DEFAULT_CHUNK_SIZE = 512  # where the encoder can read more, or says nothing
@@ -212,7 +213,7 @@ def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
     return documents
 
 
-class TextChunker(TransformerMixin, BaseEstimator):
+class TextChunker(TransformerMixin, Versioned):
     """Cut texts of any length into chunks of tokens that an encoder can read.
 
     Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
@@ -392,12 +393,17 @@ class TextChunker(TransformerMixin, BaseEstimator):
         config = _pretrained.load_config(folder)
         tokenizer = _pretrained.load_tokenizer(folder, config)
         # A copy, because every call of transformers' own wrapper changes the shared backend.
-        serialized = tokenizer.backend_tokenizer.to_str()
-        backend = Tokenizer.from_str(serialized)
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        pad_id = tokenizer.pad_token_id
+        if pad_id is None:
+            pad_id = getattr(config, "pad_token_id", None) or 0
+        self._take(backend, config, pad_id, folder)
+
+    def _take(self, backend: Tokenizer, config: Any, pad_id: int, folder: Path) -> None:
+        """Cut with this tokenizer, which becomes the chunker's own, for the encoder of `config`."""
         backend.no_truncation()
         backend.no_padding()
         prefix, suffix = _probe_special_tokens(backend, folder)
-        pad_id = tokenizer.pad_token_id
         self.tokenizer_ = backend
         self.chunk_size_ = self._resolve_chunk_size(_pretrained.encoder_limit(config))
         self._check_overlap(len(prefix) + len(suffix))
@@ -408,7 +414,7 @@ class TextChunker(TransformerMixin, BaseEstimator):
             chunk_selection=self.chunk_selection,
             prefix=prefix,
             suffix=suffix,
-            pad_id=pad_id if pad_id is not None else getattr(config, "pad_token_id", None) or 0,
+            pad_id=pad_id,
             tokenizer_hash=hashlib.sha256(backend.to_str().encode()).hexdigest(),
         )
 

@@ -342,6 +342,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         is_binary = logits.shape[1] == 2 and not self._is_multilabel
         return logits[:, 1] - logits[:, 0] if is_binary else logits
 
+    _saved_attributes = BaseLongBert._saved_attributes | {"classes_", "_is_multilabel"}
+
     def _check_classes(self, classes: ArrayLike | None) -> None:
         """Take over, or compare, what a call of partial_fit was given."""
         if not self._is_multilabel:
@@ -438,6 +440,15 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             return list(range(len(names)))
         self.classes_, order = np.unique(names, return_index=True)
         return order.tolist()
+
+    def _check_saved(self, fitted: dict[str, Any], n_outputs: int) -> None:
+        super()._check_saved(fitted, n_outputs)
+        classes, is_multilabel = fitted["classes_"], fitted["_is_multilabel"]
+        if classes.shape != (n_outputs,) or not isinstance(is_multilabel, bool):
+            raise ValueError(f"classes_ of shape {classes.shape} and {n_outputs} outputs")
+        distinct = np.unique(classes)
+        if len(distinct) < n_outputs or not (is_multilabel or (classes == distinct).all()):
+            raise ValueError("classes_ must be distinct and sorted")
 
     def _criterion(self) -> type[nn.Module]:
         return nn.BCEWithLogitsLoss if self._is_multilabel else nn.CrossEntropyLoss

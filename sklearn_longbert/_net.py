@@ -48,6 +48,7 @@ from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooled_linear import Documents
 from sklearn_longbert._pooling import BEGIN_AS_MEAN
+from sklearn_longbert._pretrained import available_device
 
 # from embeddings, targets and weights to coefficients and intercepts
 Probe = Callable[[Documents, NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray]]
@@ -467,9 +468,7 @@ class LongBertNet(NeuralNet):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = network_from_state(state.pop("network_"))
-        device = torch.device(state["device"])
-        if device.type == "cuda" and not torch.cuda.is_available():
-            state["device"] = "cpu"
+        state["device"] = str(available_device(state["device"]))
         self.__dict__.update(
             state,
             module=None,

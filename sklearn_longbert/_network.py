@@ -94,19 +94,21 @@ class LongBertNetwork(ChunkEncoder):
         return pool_documents(chunk_outputs, chunk_counts, self.pooling)
 
 
+def network_settings(network: LongBertNetwork) -> dict[str, Any]:
+    """Return what an equal network is made with, beside its encoder."""
+    return {
+        "n_outputs": network.head.out_features,
+        "pooling": network.pooling,
+        "token_pooling": network.token_pooling,
+        "dropout": network.dropout.p,
+        "hidden_layer": network.hidden_layer,
+        "frozen": network.frozen,
+    }
+
+
 def network_state(network: LongBertNetwork) -> dict[str, Any]:
     """Return what :func:`network_from_state` needs to make an equal network."""
-    return {
-        **encoder_state(network),
-        "settings": {
-            "n_outputs": network.head.out_features,
-            "pooling": network.pooling,
-            "token_pooling": network.token_pooling,
-            "dropout": network.dropout.p,
-            "hidden_layer": network.hidden_layer,
-            "frozen": network.frozen,
-        },
-    }
+    return {**encoder_state(network), "settings": network_settings(network)}
 
 
 def network_from_state(

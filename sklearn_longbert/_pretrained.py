@@ -193,7 +193,7 @@ def _has_any(folder: Path, patterns: tuple[str, ...]) -> bool:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Switch off the load report and the progress bars, which are global switches."""
     with _silence_lock:
         verbosity = transformers_logging.get_verbosity()
@@ -224,7 +224,7 @@ def load_config(folder: Path) -> Any:
         )
     try:
         json.loads(path.read_text(encoding="utf-8"))
-        with _silenced():
+        with silenced():
             config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
@@ -262,7 +262,7 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
             f"beside the encoder with tokenizer.save_pretrained({str(folder)!r})."
         )
     try:
-        with _silenced():
+        with silenced():
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
@@ -296,7 +296,7 @@ def encoder_limit(config: Any) -> int | None:
     n_positions = getattr(config, "max_position_embeddings", None)
     if n_positions is None or n_positions <= 0:
         return None
-    with _silenced(), no_init_weights(), torch.device("meta"):
+    with silenced(), no_init_weights(), torch.device("meta"):
         encoder = AutoModel.from_config(config)
     return int(n_positions) - first_position(encoder)
 
@@ -341,7 +341,9 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
     ValueError
         If the folder holds no weights, damaged ones, or another architecture's.
     """
-    encoder, missing_keys = _load_weights(AutoModel, folder, dropout, attention_dropout)
+    encoder, missing_keys = load_weights(
+        AutoModel, folder, set_dropout(load_config(folder), dropout, attention_dropout)
+    )
     encoder = without_pooler(encoder)
     _check_complete(encoder, missing_keys, folder)
     return encoder
@@ -365,7 +367,8 @@ def load_sequence_classifier(
         If the folder holds no weights, damaged ones, another architecture's, or no head.
     """
     auto = AutoModelForSequenceClassification
-    model, missing_keys = _load_weights(auto, folder, dropout, attention_dropout)
+    config = set_dropout(load_config(folder), dropout, attention_dropout)
+    model, missing_keys = load_weights(auto, folder, config)
     in_encoder = {id(weight) for weight in model.base_model.parameters()}
     missing = [
         name
@@ -382,11 +385,14 @@ def load_sequence_classifier(
     return model
 
 
-def _load_weights(
-    auto: Any, folder: Path, dropout: float, attention_dropout: float
-) -> tuple[PreTrainedModel, set[str]]:
-    """Return a model of `auto`'s kind, and the names of weights that the folder lacks."""
-    config = set_dropout(load_config(folder), dropout, attention_dropout)
+def load_weights(auto: Any, folder: Path, config: Any) -> tuple[PreTrainedModel, set[str]]:
+    """Return a model of `auto`'s kind, and the names of weights that the folder lacks.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no weights, damaged ones, or another architecture's.
+    """
     if not _has_any(folder, WEIGHT_FILES):
         raise ValueError(
             f"The folder {folder} holds no weights ({' or '.join(WEIGHT_FILES)}): save them with "
@@ -394,7 +400,7 @@ def _load_weights(
         )
     try:
         # Missing weights are drawn from torch's global generator.
-        with _silenced(), torch.random.fork_rng(devices=[]):
+        with silenced(), torch.random.fork_rng(devices=[]):
             model, info = auto.from_pretrained(
                 folder,
                 config=config,
@@ -453,7 +459,7 @@ def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) ->
     """
     if dropouts is not None:
         config = set_dropout(config, *dropouts)
-    with _silenced(), no_init_weights():
+    with silenced(), no_init_weights():
         encoder = AutoModel.from_config(config, dtype=torch.float32)
     return without_pooler(encoder)
 
@@ -487,6 +493,14 @@ def select_device(device: str) -> torch.device:
             f"a device that torch finds here, such as 'cuda' or 'cuda:1'."
         ) from error
     return selected
+
+
+def available_device(device: str) -> torch.device:
+    """Return the torch device of that name, or where this machine has none what "auto" is."""
+    try:
+        return select_device(device)
+    except ValueError:
+        return select_device("auto")
 
 
 def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:

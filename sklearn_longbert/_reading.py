@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
+from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._validation import check_texts
 
 Inputs = list[str] | NDArray[np.object_]
 
 
-class TextReader(BaseEstimator):
+class TextReader(Versioned):
     """Takes texts, or what TextChunker makes of them, as its parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:

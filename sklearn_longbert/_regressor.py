@@ -160,6 +160,16 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         self._mean, self._spread = np.zeros(shape), np.ones(shape)
         return list(range(config.num_labels))
 
+    _saved_attributes = BaseLongBert._saved_attributes | {"_mean", "_spread"}
+
+    def _check_saved(self, fitted: dict[str, Any], n_outputs: int) -> None:
+        super()._check_saved(fitted, n_outputs)
+        mean, spread = fitted["_mean"], fitted["_spread"]
+        if np.size(mean) != n_outputs or np.shape(mean) != np.shape(spread) or np.ndim(mean) > 1:
+            raise ValueError(f"{np.size(mean)} targets and {n_outputs} outputs")
+        if not (np.isfinite(mean).all() and np.isfinite(spread).all() and np.all(spread > 0)):
+            raise ValueError("_mean and _spread must be finite, and _spread above 0")
+
     def _criterion(self) -> type[nn.Module]:
         return nn.MSELoss
 

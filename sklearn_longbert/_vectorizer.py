@@ -231,9 +231,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "encoder_" in state:
-            device = torch.device(state.pop("device_name"))
-            if device.type == "cuda" and not torch.cuda.is_available():
-                device = torch.device("cpu")
+            device = _pretrained.available_device(state.pop("device_name"))
             encoder, weights = encoder_from_state(state["encoder_"])
             network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
             network.load_state_dict(weights, assign=True)

@@ -1,0 +1,133 @@
+"""Values of Python and NumPy as JSON, and back: parameters and labels, nothing that runs.
+
+What JSON has no word for is an object with one key, which begins with "$" and names its type.
+Reading makes values of these few types only, and checks them.
+"""
+
+from collections.abc import Callable
+from math import isfinite
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects of the other types, StringDType
+
+
+def encode(value: Any) -> Any:
+    """Return what ``json.dumps`` takes, and :func:`decode` makes an equal value of.
+
+    Raises
+    ------
+    TypeError
+        If `value`, or something in it, is of another type than None, bool, int, float, str, list,
+        tuple, dict, path, torch.device, RandomState, NumPy scalar or array.
+    """
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float and isfinite(value):
+        return value  # JSON keeps it to the last bit
+    if isinstance(value, list):
+        return [encode(item) for item in value]
+    if isinstance(value, dict) and all(type(k) is str and k[:1] != "$" for k in value):
+        return {key: encode(item) for key, item in value.items()}
+    for kind, (types, to_json, _) in KINDS.items():
+        if isinstance(value, types) and not _is_odd_array(value):
+            return {kind: to_json(value)}
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def decode(value: Any) -> Any:
+    """Return the value that :func:`encode` was given.
+
+    Raises
+    ------
+    ValueError
+        If it did not come from there.
+    """
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kinds = [key for key in value if key.startswith("$")]
+    if not kinds:
+        return {key: decode(item) for key, item in value.items()}
+    kind = kinds[0]
+    if len(value) > 1 or kind not in KINDS:
+        raise ValueError(f"unknown type {kind!r}")
+    try:
+        return KINDS[kind][2](value[kind])
+    except ValueError:
+        raise
+    except Exception as error:  # whatever NumPy, torch or Python make of the wrong content
+        raise ValueError(f"no {kind}: {error}") from error
+
+
+def _is_odd_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in ARRAY_KINDS
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return {"O": "object", "T": "StringDType"}.get(dtype.kind, dtype.str)
+
+
+def _dtype(name: str) -> Any:
+    if name == "StringDType":
+        return np.dtypes.StringDType()
+    dtype = np.dtype(name)
+    if dtype.kind not in ARRAY_KINDS:
+        raise ValueError(f"unknown dtype {name!r}")
+    # the width of a str is that of what it holds: a large number here would allocate it
+    return np.dtype(str) if dtype.kind == "U" else dtype
+
+
+def _from_array(array: np.ndarray) -> list[Any]:
+    return [_dtype_name(array.dtype), list(array.shape), encode(array.tolist())]
+
+
+def _to_array(content: Any) -> np.ndarray:
+    name, shape, items = content
+    dtype, items = _dtype(name), decode(items)
+    if dtype.kind == "O":
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+    else:
+        array = np.array(items, dtype=dtype)
+    if array.shape != tuple(shape):
+        raise ValueError(f"an array of shape {array.shape} where {tuple(shape)} is expected")
+    return array
+
+
+def _to_scalar(content: Any) -> Any:
+    name, item = content
+    return _dtype(name).type(decode(item))
+
+
+def _to_random_state(content: Any) -> np.random.RandomState:
+    random_state = np.random.RandomState()
+    random_state.set_state(decode(content))
+    return random_state
+
+
+# Of each kind: the types, what JSON can hold of a value, and the value again. The first that
+# fits: NumPy's float64 is a float, too.
+KINDS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "$array": (np.ndarray, _from_array, _to_array),
+    "$scalar": (np.generic, lambda v: [v.dtype.str, encode(v.item())], _to_scalar),
+    "$float": (float, repr, float),  # what JSON has no number for
+    "$tuple": (tuple, lambda v: [encode(item) for item in v], lambda v: tuple(map(decode, v))),
+    "$dict": (
+        dict,
+        lambda v: [[encode(key), encode(item)] for key, item in v.items()],
+        lambda v: {decode(key): decode(item) for key, item in v},
+    ),
+    "$path": (PathLike, fspath, Path),
+    "$device": (torch.device, str, torch.device),
+    "$random_state": (
+        np.random.RandomState,
+        lambda v: encode(v.get_state(legacy=False)),
+        _to_random_state,
+    ),
+}
