@@ -509,7 +509,7 @@ class BaseLongBert(TextReader):
         numbers = [fitted["n_iter_"], fitted["best_epoch_"]]
         numbers += [value for epoch in fitted["history_"] for value in epoch.values()]
         if not (
-            isinstance(name, str)
+            isinstance(name, str | PathLike)
             and isinstance(revision, str | None)
             and all(isinstance(number, int | float) for number in numbers)
             and fitted["n_chunks_"].dtype.kind == "i"
