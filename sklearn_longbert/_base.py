@@ -562,7 +562,11 @@ class BaseLongBert(TextReader):
                 "raise validation_fraction, or pass more X_val and y_val."
             )
         net = self._make_net(chunker, held_out, previous)
-        net.train(training, self.max_epochs)
+        try:
+            net.train(training, self.max_epochs)
+        except BaseException:
+            net.release()
+            raise
         net.drop_optimizer()
         self._keep(net, chunker)
         self.n_chunks_ = np.array([document.n_chunks for document in documents])
@@ -714,7 +718,15 @@ class BaseLongBert(TextReader):
             {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
         )
         self.net_.micro_batch_tokens = value
-        return self.net_.predict_logits(dataset, progress=bool(self.verbose))
+        logits = self.net_.predict_logits(dataset, progress=bool(self.verbose))
+        is_finite = np.isfinite(logits).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"The logits of X at index {int(np.argmin(is_finite))} are NaN or infinite: the "
+                f"weights of {type(self).__name__} are not those of a fit, or too large for "
+                f"float32."
+            )
+        return logits
 
     def _check_validation(
         self, X_val: ArrayLike | None, y_val: ArrayLike | None

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sklearn_longbert._batching import ChunkBatch
 from sklearn_longbert._embedding_memory import digest, encoder_digest, is_worth_it, remembered
 from sklearn_longbert._encoder import ChunkEncoder
 from sklearn_longbert._memory import is_out_of_memory, pass_tokens, too_large
+from sklearn_longbert._progress import Bar
 
 STREAM_TEXTS = 1024  # read at once, and sorted together
 STREAM_TOKENS = 2**21
@@ -171,7 +171,7 @@ def _encode_each(
         plan = batch.plan(passes.max_tokens, padded, numbers)
         outputs: list[Tensor] = []
         hidden = progress is None or len(plan) == 1
-        with tqdm(total=len(numbers), desc=progress, disable=hidden) as bar:
+        with Bar(total=len(numbers), desc=progress, disable=hidden) as bar:
             for group in plan:
                 outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
                 bar.update(len(group))

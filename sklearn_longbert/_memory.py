@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 import torch
@@ -17,6 +18,8 @@ PROCESS_CGROUPS = Path("/proc/self/cgroup")
 PASS_TOKENS = {"cpu": 2048, "other": 32768}
 GRAPH_TOKENS = {"cpu": 16384, "other": 65536}
 MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
+
+HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -145,3 +148,30 @@ def too_large(
         f"{device}{missing}. Lower chunk_size, pass "
         f"{narrower}a smaller model_name, or free memory that other programs hold."
     )
+
+
+@contextmanager
+def free_on_error() -> Iterator[None]:
+    """Let errors that pass through here keep no tensors alive.
+
+    A traceback holds the variables of its frames, and a notebook holds the last traceback: the
+    graphs of a failed step would stay until the next error. Frames of the caller's own code, such
+    as a callback, are left as they are, for the debugger.
+    """
+    try:
+        yield
+    except BaseException as error:
+        seen: BaseException | None = error
+        while seen is not None:
+            _clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        raise
+
+
+def _clear_frames(traceback: TracebackType | None) -> None:
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_globals.get("__name__", "").partition(".")[0] in HOLD_TENSORS:
+            with suppress(RuntimeError):  # it is still running
+                frame.clear()
+        traceback = traceback.tb_next

@@ -24,7 +24,6 @@ from skorch.callbacks import (
 )
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm.auto import tqdm
 
 from sklearn_longbert import _gradient_cache
 from sklearn_longbert._batching import ChunkBatch, DocumentDataset, Targets, document_loader
@@ -44,11 +43,12 @@ from sklearn_longbert._inference import (
     frozen_embeddings,
     mean_of_chunks,
 )
-from sklearn_longbert._memory import auto_limits, graph_bytes, is_out_of_memory
+from sklearn_longbert._memory import auto_limits, free_on_error, graph_bytes, is_out_of_memory
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._pooled_linear import Documents
 from sklearn_longbert._pooling import BEGIN_AS_MEAN
 from sklearn_longbert._pretrained import available_device
+from sklearn_longbert._progress import Bar
 
 # from embeddings, targets and weights to coefficients and intercepts
 Probe = Callable[[Documents, NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray]]
@@ -132,39 +132,46 @@ class LongBertNet(NeuralNet):
         """
         self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
         self.best_epoch_: int | None = None
-        with (
-            _own_random_state(self.seed, self.device),
-            tqdm(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
-        ):
-            is_new = not self.initialized_
-            if is_new:
-                self.initialize()
-            else:
-                self.module_.make_writable()
-                self._initialize_callbacks()
-                if hasattr(self, "optimizer_"):
-                    for group, new in zip(
-                        self.optimizer_.param_groups, self._parameter_groups(), strict=True
-                    ):
-                        group.update(weight_decay=new["weight_decay"], lr=self.lr)
-                else:
-                    self._initialize_optimizer()
-            # What it holds would stay in memory: the estimator, or the weights of the last fit.
-            self.module: Callable[[], LongBertNetwork] | None = None
-            with self._caching(dataset):
-                if is_new and self.probe is not None:
-                    self._start_head(dataset, self.probe)
-                self.bar_.set_description("fit")
-                self.limits_ = self._training_limits(dataset)
-                self.notify("on_train_begin", X=dataset, y=None)
-                with suppress(StopTraining), _sparse_lookups(self.module_):
-                    self.fit_loop(dataset, epochs=n_epochs)
-                self.notify("on_train_end", X=dataset, y=None)
-        self._zero_grad_optimizer(set_to_none=True)
-        self._set_training(False)
+        try:
+            with (
+                free_on_error(),
+                _own_random_state(self.seed, self.device),
+                Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
+            ):
+                self._train(dataset, n_epochs)
+        finally:
+            if hasattr(self, "optimizer_"):
+                self._zero_grad_optimizer(set_to_none=True)
+                self._set_training(False)
         for name, weight in self.module_.named_parameters():
             if not torch.isfinite(weight.sum()):
                 raise ValueError(self._diverged(f"Parameter {name}"))
+
+    def _train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+        is_new = not self.initialized_
+        if is_new:
+            self.initialize()
+        else:
+            self.module_.make_writable()
+            self._initialize_callbacks()
+            if hasattr(self, "optimizer_"):
+                for group, new in zip(
+                    self.optimizer_.param_groups, self._parameter_groups(), strict=True
+                ):
+                    group.update(weight_decay=new["weight_decay"], lr=self.lr)
+            else:
+                self._initialize_optimizer()
+        # What it holds would stay in memory: the estimator, or the weights of the last fit.
+        self.module: Callable[[], LongBertNetwork] | None = None
+        with self._caching(dataset):
+            if is_new and self.probe is not None:
+                self._start_head(dataset, self.probe)
+            self.bar_.set_description("fit")
+            self.limits_ = self._training_limits(dataset)
+            self.notify("on_train_begin", X=dataset, y=None)
+            with suppress(StopTraining), _sparse_lookups(self.module_):
+                self.fit_loop(dataset, epochs=n_epochs)
+            self.notify("on_train_end", X=dataset, y=None)
 
     def start(self, module: Callable[[], LongBertNetwork]) -> None:
         """Make this network instead, and train nothing."""
@@ -220,13 +227,19 @@ class LongBertNet(NeuralNet):
     def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""
         self._set_training(False)
-        return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
+        with free_on_error():
+            return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
 
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
         del self.optimizer_
         self.callbacks = self.monitor = None
         self.callbacks_: list[tuple[str, Callback]] = []
+
+    def release(self) -> None:
+        """Free the weights and all that trains them, whoever holds on to a net that failed."""
+        for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
+            self.__dict__.pop(name, None)
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return one dict an epoch of what the estimators show as ``history_``."""

@@ -12,13 +12,13 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from sklearn_longbert import _pretrained
 from sklearn_longbert._chunking import TextChunker
 from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
 from sklearn_longbert._inference import STREAM_TEXTS, Passes, document_embeddings, stretches
 from sklearn_longbert._pooling import TOKEN_POOLINGS
+from sklearn_longbert._progress import Bar
 from sklearn_longbert._reading import Inputs, TextReader
 
 STREAM_CHARACTERS = 2**23  # of texts that are tokenized and read at once
@@ -202,7 +202,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         # a token is four characters or so
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
-        with tqdm(total=len(inputs), desc="transform", disable=is_short) as bar:
+        with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
                 part = document_embeddings(self.encoder_, documents, passes)

@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import joblib
 import numpy as np
 import pytest
@@ -29,7 +30,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from joblib.externals import cloudpickle
 from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
