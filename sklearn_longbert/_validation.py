@@ -4,24 +4,42 @@ Every error says what was found, at which index, and what to do about it.
 """
 
 import numbers
-from collections.abc import Sequence
-from typing import Any
+import reprlib
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 ACCEPTED = "a list, tuple, NumPy array, or pandas, polars or pyarrow column of str"
+LEAST_WEIGHT = 1e-100  # of the largest one; sums and logarithms of products of less underflow
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
 
 
 def is_missing(value: Any) -> bool:
-    """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's or PyArrow's null."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's, PyArrow's or a masked array's null."""
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, numbers.Real) and bool(value != value)
+    if isinstance(value, Decimal):  # one that signals refuses to be compared
+        return value.is_nan()
+    return isinstance(value, numbers.Number | np.datetime64 | np.timedelta64) and bool(
+        value != value
+    )
+
+
+def show(value: Any) -> str:
+    """Return a short form of `value` for a message, also where Python has none."""
+    try:
+        return _short.repr(value)
+    except Exception:  # of an int of more digits than Python prints, or of the caller's own class
+        return f"<{type(value).__name__}>"
 
 
 def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
@@ -35,7 +53,7 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
             f"for one text, pass it in a list, [{name}]."
         )
     is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    if isinstance(X, dict) or not (is_sequence or hasattr(X, "__array__")):
+    if isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
         raise TypeError(
             f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
             f"pass list({name}) if its elements are the texts."
@@ -46,16 +64,21 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
             f"{name} has shape {tuple(X.shape)} where {ACCEPTED}, of shape (n_samples,), is "
             f"expected: select the column that holds the texts."
         )
-    column = check_array(
-        X,
-        dtype=object,
-        ensure_2d=False,
-        allow_nd=True,
-        ensure_all_finite=False,
-        ensure_min_samples=0,
-        ensure_min_features=0,
-        input_name=name,
-    )
+    try:
+        column = check_array(
+            X,
+            dtype=object,
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_all_finite=False,
+            ensure_min_samples=0,
+            ensure_min_features=0,
+            input_name=name,
+        )
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        _raise_no_array(X, name, error)
     if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
         column = np.where(X.mask, None, column)
     if is_frame:
@@ -105,14 +128,20 @@ def check_texts(X: Any, name: str = "X") -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             _raise_not_a_text(text, index, name)
-        if not text.isascii():
-            _check_encodable(text, index, name)
         if type(text) is not str:
-            texts[index] = str(text)
+            texts[index] = str.__str__(text)  # str(text) of an enumeration's member is its name
+        if not texts[index].isascii():
+            _check_encodable(texts[index], index, name)
     return texts
 
 
-def _raise_not_a_text(value: Any, index: int, name: str) -> None:
+def _raise_no_array(values: Any, name: str, error: Exception) -> NoReturn:
+    raise TypeError(
+        f"{name} is a {type(values).__name__}, which cannot be made a NumPy array: {error}"
+    ) from error
+
+
+def _raise_not_a_text(value: Any, index: int, name: str) -> NoReturn:
     where = f"{name} at index {index} is"
     if is_missing(value):
         raise ValueError(
@@ -141,22 +170,61 @@ def _check_encodable(text: str, index: int, name: str) -> None:
 def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
     """Return class labels, of shape (n_samples,), or an indicator matrix, of several columns.
 
+    Labels are str, bool, datetime64, timedelta64, or whole numbers of at most 64 bits.
+
     Raises
     ------
     ValueError
-        If `y` is None, has a missing label or continuous values, or has several columns that
+        If `y` is None, has a missing label or one of another type, or has several columns that
         do not hold zeros and ones.
+    TypeError
+        If labels are bytes, or NumPy makes no array of `y`.
     """
-    table = _target_table(y, name)
-    if table is not None:
-        return _check_indicator(table, name)
-    labels = _target_column(y, name, one_kind=True)
-    if labels.dtype == object and not isinstance(labels[0], str):
+    targets = _target_array(y, name)
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        return _check_indicator(targets, name)
+    labels = column_or_1d(targets, warn=True)
+    _check_elements(labels, name)
+    if labels.dtype.kind == "T":
+        return labels.astype(object)  # which scikit-learn cannot score
+    if labels.dtype == object and len(labels) and not isinstance(labels[0], str):
         labels = np.array(labels.tolist())  # numbers or bool: scikit-learn cannot tell which
-    if labels.dtype.kind == "f":
-        assert_all_finite(labels, input_name=name)  # the next line would cast infinity, and warn
+    _check_label_type(labels, name)
     check_classification_targets(labels)
     return labels
+
+
+def _check_label_type(labels: NDArray[Any], name: str) -> None:
+    """Raise at the first label of a type that scikit-learn takes for no class."""
+    kind, cure = "unknown", "make all labels str"
+    if labels.dtype.kind == "f":
+        _check_finite(labels, name)
+        values = labels.astype(np.float64)
+        is_label = (values == np.trunc(values)) & (np.abs(values) < 2.0**63)
+        kind, cure = "continuous", "use LongBertRegressor, or make all labels str"
+    elif labels.dtype.kind in "OSc":
+        is_label = np.array([_is_label(label) for label in labels.tolist()])
+    else:
+        return
+    if is_label.all():
+        return
+    index = int(np.flatnonzero(~is_label)[0])
+    label = labels.tolist()[index]
+    if isinstance(label, bytes):
+        raise TypeError(
+            f"{name} at index {index} is bytes where a str is expected: decode it, "
+            f'.decode("utf-8").'
+        )
+    raise ValueError(
+        f"Unknown label type: {kind}. {name} at index {index} is {show(label)} where a str, a "
+        f"bool or a whole number of at most 64 bits is expected: {cure}."
+    )
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, int | np.integer):
+        return bool(-(2**63) <= value < 2**64)
+    return isinstance(value, str | np.bool)
 
 
 def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
@@ -166,17 +234,18 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
     ------
     ValueError
         If `y` is None, or has a value that is missing, infinite or not a number.
+    TypeError
+        If NumPy makes no array of `y`.
     """
-    values = _target_table(y, name)
-    if values is None:
-        values = _target_column(y, name, one_kind=False)
-    if values.dtype.kind in "mM":
-        raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
-    if values.dtype.kind in "OSTU":
-        _check_numbers(values, name)
-    values = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
-    largest = np.unravel_index(np.abs(values).argmax(), values.shape)
-    if abs(values[largest]) > np.finfo(np.float32).max:
+    targets = _target_array(y, name)
+    if targets.ndim != 2 or targets.shape[1] < 2:
+        targets = column_or_1d(targets, warn=True)
+        _check_elements(targets, name, one_kind=False)
+    values = _as_floats(
+        targets, name, "pass numbers, or fit a classifier if these are class labels"
+    )
+    largest = np.unravel_index(np.abs(values).argmax(), values.shape) if values.size else ()
+    if largest and abs(values[largest]) > np.finfo(np.float32).max:
         raise ValueError(
             f"{name} at index {largest[0]} is {values[largest]:g}, which float32, the type of the "
             f"predictions, cannot hold: use a larger unit."
@@ -184,34 +253,78 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
     return values
 
 
-def _target_table(y: Any, name: str) -> NDArray[Any] | None:
-    """Return targets of several columns, of which none is missing; None if there is one."""
-    if issparse(y):
-        y = y.toarray()
-    if np.ma.is_masked(y):
-        y = np.where(y.mask, None, y.data)
+def _target_array(y: Any, name: str) -> NDArray[Any]:
+    """Return targets in an array of the caller's own dtype, in which masked ones are None.
+
+    Of several columns none is missing.
+    """
+    if y is None:
+        raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
     sets_of_labels = (
         f"{name} holds sets of labels, or rows of different lengths: for several labels a text, "
         f"pass MultiLabelBinarizer().fit_transform({name})."
     )
     try:
-        table = np.asarray(y)
-    except ValueError as error:
-        raise ValueError(sets_of_labels) from error
-    if table.dtype == object and table.ndim == 1:
-        if any(isinstance(row, set | frozenset | list | tuple) for row in table.tolist()):
-            raise ValueError(sets_of_labels)
-        return None
-    if table.ndim != 2 or table.shape[1] < 2:
-        return None
-    if table.dtype.kind in "fO":
-        for index, row in enumerate(table.tolist()):
+        targets = _as_array(y, name)
+    except TypeError as error:
+        if isinstance(y, list | tuple):
+            raise ValueError(sets_of_labels) from error
+        raise
+    if targets.dtype == object and targets.ndim and any(map(_is_nested, targets.ravel())):
+        raise ValueError(sets_of_labels)
+    if targets.dtype.kind == "V":
+        raise ValueError(
+            f"{name} has the structured dtype {targets.dtype}: pass the field that holds the "
+            f'targets, such as {name}["{(targets.dtype.names or ("target",))[0]}"].'
+        )
+    if targets.ndim == 2 and targets.shape[1] > 1 and targets.dtype.kind in "fO":
+        for index, row in enumerate(targets.tolist()):
             if any(map(is_missing, row)):
                 raise ValueError(
                     f"Input {name} contains NaN or another missing value at index {index}: drop "
                     f"the row, or give it a value."
                 )
-    return table
+    return targets
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, set | frozenset | list | tuple | np.ndarray) and not is_missing(value)
+
+
+def _as_array(values: Any, name: str) -> NDArray[Any]:
+    """Return any container of numbers or labels as an array that says the same."""
+    if issparse(values):
+        values = values.toarray()
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.names is None:
+        if np.ma.is_masked(values):
+            shown = values.data.astype(object)
+            shown[np.ma.getmaskarray(values)] = None
+            return shown
+        return values.data
+    # pandas' nullable dtypes, which NumPy would make objects of
+    numpy_dtype = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
+    if numpy_dtype is not None and not values.isna().any():
+        return values.to_numpy(dtype=numpy_dtype)
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        elements = np.fromiter(values, dtype=object)
+        if any(isinstance(element, str) for element in elements):
+            return _as_str_array(elements)
+    try:
+        return np.asarray(values)
+    except Exception as error:
+        _raise_no_array(values, name, error)
+
+
+def _as_str_array(elements: NDArray[np.object_]) -> NDArray[Any]:
+    """Return str as NumPy's, unless some are not: NumPy would make a str of each.
+
+    It would also drop a NUL at the end, and take the name of an enumeration's member for it.
+    """
+    if not all(isinstance(element, str) for element in elements):
+        return elements
+    plain = [str.__str__(element) for element in elements]
+    cut = any(element.endswith("\0") for element in plain)
+    return np.array(plain, dtype=object if cut else None)
 
 
 def _check_indicator(table: NDArray[Any], name: str) -> NDArray[np.int64]:
@@ -219,64 +332,73 @@ def _check_indicator(table: NDArray[Any], name: str) -> NDArray[np.int64]:
     if not is_known.all():
         index = int(np.flatnonzero(~is_known.all(axis=1))[0])
         raise ValueError(
-            f"{name} has {table.shape[1]} columns and is {table[index].tolist()} at index {index}, "
-            f"where several columns are expected to be an indicator matrix of zeros and ones, one "
-            f"column a label: for several targets of several classes each, use "
+            f"{name} has {table.shape[1]} columns and is {show(table[index].tolist())} at index "
+            f"{index}, where several columns are expected to be an indicator matrix of zeros and "
+            f"ones, one column a label: for several targets of several classes each, use "
             f"sklearn.multioutput.MultiOutputClassifier."
         )
     return table.astype(np.int64)
 
 
-def _target_column(y: Any, name: str, one_kind: bool) -> NDArray[Any]:
-    """Return targets as an array of shape (n_samples,) in which none is missing.
+def _check_elements(targets: NDArray[Any], name: str, one_kind: bool = True) -> None:
+    """Raise ValueError at the first target that is missing, or of another kind.
 
     Where `one_kind` is set, either all or none of them must be str.
     """
-    if y is None:
-        raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
-    if np.ma.is_masked(y):
-        y = np.where(y.mask, None, y.data)
-    # pandas' nullable dtypes, which scikit-learn would make floats of
-    numpy_dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    if numpy_dtype is not None and not y.isna().any():
-        y = y.to_numpy(dtype=numpy_dtype)
-    if isinstance(y, list | tuple):  # NumPy makes a str of all that stands among str
-        _check_elements(np.fromiter(y, dtype=object, count=len(y)), name, one_kind)
-    column = column_or_1d(y, warn=True)
-    _check_elements(column, name, one_kind)
-    return column
-
-
-def _check_numbers(values: NDArray[Any], name: str) -> None:
-    n_columns = values.size // len(values)
-    for position, value in enumerate(values.ravel().tolist()):
-        index = position // n_columns
-        try:
-            float(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{name} at index {index} is {value!r} where a number is expected: pass numbers, "
-                f"or fit a classifier if these are class labels."
-            ) from error
-
-
-def _check_elements(targets: NDArray[Any], name: str, one_kind: bool) -> None:
-    """Raise ValueError at the first target that is missing, or of another kind."""
     if targets.dtype.kind in "biuSU":
         return
     kinds = set()
     for index, target in enumerate(targets.tolist()):
         if is_missing(target):
-            raise ValueError(
-                f"Input {name} contains NaN or another missing value, {target!r}, at index "
-                f"{index}: drop the row, or give it a value."
-            )
+            _raise_missing(target, index, name)
         kinds.add(isinstance(target, str))
         if one_kind and len(kinds) > 1:
             raise ValueError(
-                f"{name} mixes str with other types, first at index {index} with {target!r}: make "
-                f"all of them str, or none."
+                f"{name} mixes str with other types, first at index {index} with {show(target)}: "
+                f"make all of them str, or none."
             )
+
+
+def _raise_missing(value: Any, index: int, name: str) -> NoReturn:
+    raise ValueError(
+        f"Input {name} contains NaN or another missing value, {value!r}, at index {index}: drop "
+        f"the row, or give it a value."
+    )
+
+
+def _as_floats(values: NDArray[Any], name: str, cure: str) -> NDArray[np.float64]:
+    """Return finite numbers as float64, or say which of them, by its row, is none."""
+    if values.dtype.kind in "mM":
+        raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
+    if values.dtype.kind not in "biuf":
+        n_columns = values.size // max(len(values), 1)
+        floats = np.empty(values.size)
+        for position, value in enumerate(values.ravel().tolist()):
+            try:
+                floats[position] = np.nan if is_missing(value) else float(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"{name} at index {position // n_columns} is {show(value)} where a number is "
+                    f"expected: {cure}."
+                ) from error
+        values = floats.reshape(values.shape)
+    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and found there
+        values = values.astype(np.float64)
+    _check_finite(values, name)
+    return values
+
+
+def _check_finite(values: NDArray[np.floating[Any]], name: str) -> None:
+    is_finite = np.isfinite(values)
+    if is_finite.all():
+        return
+    row = tuple(np.argwhere(~is_finite)[0])
+    if np.isnan(values[row]):
+        _raise_missing(float(values[row]), int(row[0]), name)
+    raise ValueError(
+        f"Input {name} contains infinity, or a number that float64 cannot hold, at index {row[0]}: "
+        f"give it another value."
+    )
 
 
 def check_lengths(
@@ -295,13 +417,44 @@ def check_weights(
 ) -> NDArray[np.float64]:
     """Return the weight of every text, ones where `sample_weight` is None.
 
+    Only their proportions matter. So where float64 is at its limits they are multiplied by a
+    power of two, which is exact, and those that are less than `LEAST_WEIGHT` of the largest are 0.
+
     Raises
     ------
     ValueError
-        If a weight is missing, infinite or negative, all are zero, or there is not one
+        If a weight is missing, infinite, negative or no number, all are zero, or there is not one
         weight a text.
     """
-    weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
-    if not weights.any():
-        raise ValueError("All sample_weight are zero: at least one text needs a weight above 0.")
+    name = "sample_weight"
+    if sample_weight is None:
+        return np.ones(len(texts))
+    given = _as_array(sample_weight, name)
+    weights = _as_floats(np.atleast_1d(given), name, "pass numbers")
+    if given.ndim == 0:
+        weights = np.repeat(weights, len(texts))
+    if weights.ndim > 1:
+        raise ValueError(
+            f"Sample weights must be 1D array or scalar, got an array of shape {weights.shape}: "
+            f"pass one weight for each text."
+        )
+    if weights.shape != (len(texts),):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(len(texts),)}: pass one weight "
+            f"for each text."
+        )
+    if (weights < 0).any():
+        index = int(np.flatnonzero(weights < 0)[0])
+        raise ValueError(
+            f"Negative values in data passed to `sample_weight`, first {weights[index]:g} at index "
+            f"{index}: pass 0 to leave a text out."
+        )
+    largest = weights.max()
+    if largest == 0:
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number: all sample_weight are zero."
+        )
+    if not LEAST_WEIGHT < largest < 1 / LEAST_WEIGHT:
+        weights = np.ldexp(weights, -int(np.frexp(largest)[1]))
+    weights[weights < LEAST_WEIGHT * weights.max()] = 0.0
     return weights
