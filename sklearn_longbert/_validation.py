@@ -202,7 +202,7 @@ def _check_label_type(labels: NDArray[Any], name: str) -> None:
         values = labels.astype(np.float64)
         is_label = (values == np.trunc(values)) & (np.abs(values) < 2.0**63)
         kind, cure = "continuous", "use LongBertRegressor, or make all labels str"
-    elif labels.dtype.kind in "OSc":
+    elif labels.dtype.kind in "OS":
         is_label = np.array([_is_label(label) for label in labels.tolist()])
     else:
         return
@@ -260,18 +260,22 @@ def _target_array(y: Any, name: str) -> NDArray[Any]:
     """
     if y is None:
         raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
-    sets_of_labels = (
-        f"{name} holds sets of labels, or rows of different lengths: for several labels a text, "
-        f"pass MultiLabelBinarizer().fit_transform({name})."
-    )
-    try:
-        targets = _as_array(y, name)
-    except TypeError as error:
-        if isinstance(y, list | tuple):
-            raise ValueError(sets_of_labels) from error
-        raise
+    targets = _as_array(y, name)
     if targets.dtype == object and targets.ndim and any(map(_is_nested, targets.ravel())):
-        raise ValueError(sets_of_labels)
+        raise ValueError(
+            f"{name} holds sets of labels, or rows of different lengths: for several labels a "
+            f"text, pass MultiLabelBinarizer().fit_transform({name})."
+        )
+    if targets.ndim > 2 or targets.shape[1:] == (0,):
+        raise ValueError(
+            f"{name} should be a 1d array, or have a column for each of several targets, got an "
+            f"array of shape {targets.shape} instead."
+        )
+    if targets.dtype.kind == "c":
+        raise ValueError(
+            f"{name} at index 0 is {show(targets.tolist()[0])}, a complex number, where a label or "
+            f"a real number is expected: convert it."
+        )
     if targets.dtype.kind == "V":
         raise ValueError(
             f"{name} has the structured dtype {targets.dtype}: pass the field that holds the "
@@ -305,6 +309,7 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
     numpy_dtype = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
     if numpy_dtype is not None and not values.isna().any():
         return values.to_numpy(dtype=numpy_dtype)
+    elements = None
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         elements = np.fromiter(values, dtype=object)
         if any(isinstance(element, str) for element in elements):
@@ -312,6 +317,8 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
     try:
         return np.asarray(values)
     except Exception as error:
+        if elements is not None:  # rows of different lengths
+            return elements
         _raise_no_array(values, name, error)
 
 
