@@ -14,7 +14,6 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
@@ -281,11 +280,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             Of the kind that fit was given; of an indicator matrix 1 where the probability
             exceeds one half.
         """
-        check_is_fitted(self)
-        if self._is_multilabel:
-            return (self.decision_function(X) > 0).astype(np.int64)
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        return self._labels_of(self._probabilities_of(self._predict_logits(X)))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the probability of each class for each text.
@@ -301,12 +296,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             In the order of `classes_`. Where texts have several labels, each has a
             probability of its own, and rows do not sum to 1.
         """
-        logits = self.decision_function(X)
-        if self._is_multilabel:
-            return expit(logits)
-        if logits.ndim == 1:
-            return np.column_stack([expit(-logits), expit(logits)])
-        return softmax(logits, axis=1)
+        return self._probabilities_of(self._predict_logits(X))
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logarithm of the probability of each class for each text.
@@ -339,8 +329,30 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             positive value means ``classes_[1]``.
         """
         logits = self._predict_logits(X)
-        is_binary = logits.shape[1] == 2 and not self._is_multilabel
-        return logits[:, 1] - logits[:, 0] if is_binary else logits
+        return logits[:, 1] - logits[:, 0] if self._is_binary(logits) else logits
+
+    def _is_binary(self, logits: NDArray[np.float32]) -> bool:
+        return logits.shape[1] == 2 and not self._is_multilabel
+
+    def _probabilities_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._is_multilabel:
+            return expit(logits)
+        if self._is_binary(logits):
+            difference = logits[:, 1] - logits[:, 0]
+            return np.column_stack([expit(-difference), expit(difference)])
+        return softmax(logits, axis=1)
+
+    def _labels_of(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
+        if self._is_multilabel:
+            return (probabilities > 0.5).astype(np.int64)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def _outcome(self, pooled: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None, Any]:
+        probabilities = self._probabilities_of(pooled[None])
+        return pooled, probabilities[0], self._labels_of(probabilities)[0]
+
+    def _explained_classes(self) -> NDArray[Any]:
+        return self.classes_
 
     _saved_attributes = BaseLongBert._saved_attributes | {"classes_", "_is_multilabel"}
 

@@ -230,6 +230,14 @@ class LongBertNet(NeuralNet):
         with free_on_error():
             return self.infer(ChunkBatch(dataset.documents), progress=progress).numpy()
 
+    def predict_chunks(self, dataset: DocumentDataset, progress: bool = False) -> list[Tensor]:
+        """Return the outputs of each document's chunks, of shape (n_chunks, n_columns)."""
+        self._set_training(False)
+        batch = ChunkBatch(dataset.documents)
+        with free_on_error(), torch.inference_mode():
+            outputs = self._chunk_outputs(batch, "explain" if progress else None)
+        return list(outputs.split(batch.chunk_counts))
+
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
         del self.optimizer_
@@ -302,17 +310,20 @@ class LongBertNet(NeuralNet):
 
     def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
         """Return the document logits of a batch, on the CPU."""
-        network, bar = self.module_, "predict" if progress else None
         with torch.inference_mode():
-            if self.cache_ is not None:
-                embeddings = cached_embeddings(network, x, self._passes, self.cache_)
-                outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
-            elif network.frozen and can_remember(network, x):
-                embeddings = frozen_embeddings(network, x, self._passes, bar)
-                outputs = network.chunk_outputs(embeddings.to(self._place)).cpu()
-            else:
-                outputs = encode_chunks(network, x, self._passes, network.chunk_outputs, bar)
-            return network.pool(outputs, x.chunk_counts)
+            outputs = self._chunk_outputs(x, "predict" if progress else None)
+            return self.module_.pool(outputs, x.chunk_counts)
+
+    def _chunk_outputs(self, batch: ChunkBatch, progress: str | None) -> Tensor:
+        """Return what is pooled of each chunk, on the CPU."""
+        network = self.module_
+        if self.cache_ is not None:
+            embeddings = cached_embeddings(network, batch, self._passes, self.cache_)
+        elif network.frozen and can_remember(network, batch):
+            embeddings = frozen_embeddings(network, batch, self._passes, progress)
+        else:
+            return encode_chunks(network, batch, self._passes, network.chunk_outputs, progress)
+        return network.chunk_outputs(embeddings.to(self._place)).cpu()
 
     def train_step_single(self, batch: tuple[ChunkBatch, Targets], **_: Any) -> dict[str, Tensor]:
         """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""

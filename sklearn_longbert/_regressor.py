@@ -140,9 +140,24 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         values : ndarray of shape (n_samples,) or (n_samples, n_targets), dtype float32
             In the unit, and of the shape, of the targets of fit.
         """
-        standardised = self._predict_logits(X).astype(np.float64)
-        values = (standardised * self._spread + self._mean).astype(np.float32)
+        return self._values_of(self._predict_logits(X))
+
+    def _values_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        values = self._in_unit(logits.astype(np.float64)).astype(np.float32)
         return values if np.ndim(self._mean) else values[:, 0]
+
+    def _outcome(self, pooled: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None, Any]:
+        values = self._values_of(pooled[None])
+        return values.reshape(-1), None, values[0]
+
+    def _explained_classes(self) -> NDArray[Any]:
+        return np.arange(self._n_outputs())
+
+    def _in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return logits * self._unit() + self._mean
+
+    def _unit(self) -> float | NDArray[np.float64]:
+        return self._spread
 
     def _set_unit(self, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
         self._mean = np.average(values, axis=0, weights=weights)
