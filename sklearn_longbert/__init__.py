@@ -12,15 +12,23 @@ from sklearn_longbert._version import __version__ as __version__
 if TYPE_CHECKING:
     from sklearn_longbert._chunking import TextChunker
     from sklearn_longbert._classifier import LongBertClassifier
+    from sklearn_longbert._display import PassageDisplay
     from sklearn_longbert._regressor import LongBertRegressor
     from sklearn_longbert._vectorizer import LongBertVectorizer
 
-__all__ = ["LongBertClassifier", "LongBertRegressor", "LongBertVectorizer", "TextChunker"]
+__all__ = [
+    "LongBertClassifier",
+    "LongBertRegressor",
+    "LongBertVectorizer",
+    "PassageDisplay",
+    "TextChunker",
+]
 
 _MODULE_OF = {
     "LongBertClassifier": "_classifier",
     "LongBertRegressor": "_regressor",
     "LongBertVectorizer": "_vectorizer",
+    "PassageDisplay": "_display",
     "TextChunker": "_chunking",
 }
 

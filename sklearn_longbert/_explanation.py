@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sklearn_longbert._chunking import ChunkedDocument, ChunkLayout
+from sklearn_longbert._explanation_html import to_html
 from sklearn_longbert._pooling import POOLINGS
 
 WEIGHTS_OWN_LOGITS = {"mean", "attention"}  # the others weight the logits of the text
@@ -104,15 +105,31 @@ class DocumentExplanation:
         ValueError
             If `label` is not among the classes.
         """
-        index = self.main_class
-        if label is not None:
-            found = np.flatnonzero(self.classes == label)
-            if len(found) == 0:
-                raise ValueError(
-                    f"label={label!r} is not among the classes {self.classes.tolist()}."
-                )
-            index = int(found[0])
-        return self[np.argsort(-self.contributions[:, index], kind="stable")[:n]]
+        of_class = self.contributions[:, self.index_of(label)]
+        return self[np.argsort(-of_class, kind="stable")[:n]]
+
+    def index_of(self, label: Any = None) -> int:
+        """Return the index of a label among `classes`; of None, `main_class`.
+
+        Parameters
+        ----------
+        label : object, default=None
+
+        Returns
+        -------
+        index : int
+
+        Raises
+        ------
+        ValueError
+            If `label` is not among the classes.
+        """
+        if label is None:
+            return self.main_class
+        classes = self.classes.tolist()
+        if label not in classes:
+            raise ValueError(f"label={label!r} is not among the classes {classes}.")
+        return classes.index(label)
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with a row for each passage and class.
@@ -160,10 +177,11 @@ class DocumentExplanation:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
-        label, index = self.classes[self.main_class], self.main_class
+        index = self.main_class
+        label = self.classes.tolist()[index]
         head = (
-            f"<DocumentExplanation: {len(self)} passages, predicted {self.predicted!r}, "
-            f"contributions to {label!r}>"
+            f"<DocumentExplanation: {len(self)} passages, predicted "
+            f"{np.asarray(self.predicted).tolist()!r}, contributions to {label!r}>"
         )
         lines = [
             f"  {contribution:+9.4f}  [{start}:{end}]  {_shortened(passage)!r}"
@@ -174,6 +192,9 @@ class DocumentExplanation:
         if len(lines) > 10:
             lines[5:-5] = [f"  ... {len(lines) - 10} more"]
         return "\n".join([head, *lines])
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
 
 def _shortened(passage: str) -> str:

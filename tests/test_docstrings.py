@@ -44,6 +44,8 @@ def test_defaults_are_documented(cls):
     signature = inspect.signature(cls).parameters
     assert list(documented) == list(signature)
     for name, parameter in signature.items():
+        if parameter.default is parameter.empty:
+            continue
         stated = documented[name].split("default=")[1]
         default = f'"{parameter.default}"' if isinstance(parameter.default, str) else None
         expected = default or repr(parameter.default)

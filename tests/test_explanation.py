@@ -5,21 +5,31 @@ way of cutting; sentence contributions against predictions of the text without t
 cost of one prediction; outcomes as predict, predict_proba and decision_function have them.
 """
 
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from scipy.special import logsumexp, softmax
 from sklearn.exceptions import NotFittedError
 from tiny import ARCHITECTURES
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, PassageDisplay, TextChunker
 from sklearn_longbert._encoder import ChunkEncoder
 from sklearn_longbert._explanation import (
+    DocumentExplanation,
     chunk_weights,
     passage_bounds,
     sentence_bounds,
@@ -329,6 +339,143 @@ def test_what_cannot_be_explained(fitted: LongBertClassifier, tiny_bert: str) ->
         fitted.explain(TEXTS, level="sentence", max_sentences=0)
     with pytest.raises(ValueError, match="X at index 1 is missing"):
         fitted.explain(["good", None])
+
+
+# Pictures
+
+
+@pytest.fixture(scope="module")
+def dangerous(fitted: LongBertClassifier) -> DocumentExplanation:
+    """Of a text that is HTML itself, in which a script would change the title."""
+    attack = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+    (explanation,) = fitted.explain([f"good fox & {attack} </div></style> " * 4 + "bad dog."])
+    return replace(explanation, classes=np.array(["<b>", "'\"&", "<script>"]), predicted="<b>")
+
+
+def text_of_html(html: str) -> str:
+    """What a reader sees of the passages."""
+    (shown,) = re.findall(r'<div class="text">(.*)</div></div>$', html, re.DOTALL)
+    return unescape(re.sub(r"<[^<>]*>", "", shown))
+
+
+def test_html_shows_the_text_and_nothing_of_it_as_html(dangerous: DocumentExplanation) -> None:
+    html = dangerous._repr_html_()
+    assert text_of_html(html) == dangerous.text
+    allowed = "style div table tr th td p b span mark"
+    assert set(re.findall(r"<(\w+)", html)) <= set(allowed.split())
+    assert "&lt;script&gt;" in html
+    assert len(re.findall("<mark ", html)) == len(dangerous)
+
+
+def test_html_tints_by_contribution(fitted: LongBertClassifier) -> None:
+    (explanation,) = fitted.explain(TEXTS[:1])
+    found = re.findall(r"var\(--(for|against)\),([0-9.]+)\)\" title", explanation._repr_html_())
+    tints = [float(t) * (1 if side == "for" else -1) for side, t in found]
+    contributions = explanation.contributions[:, explanation.main_class]
+    expected = 0.6 * contributions / np.abs(contributions).max()
+    np.testing.assert_allclose(tints, expected, atol=1e-3)
+
+
+def test_html_of_a_long_text_is_short(fitted: LongBertClassifier) -> None:
+    text = "".join(f"The quick fox no. {number} jumps. " for number in range(3000))
+    (explanation,) = fitted.explain([text])
+    assert len(explanation) > 1000
+    html = explanation._repr_html_()
+    assert len(html) < 20_000
+    top = explanation[
+        np.argsort(-np.abs(explanation.contributions[:, explanation.main_class]))[:20]
+    ]
+    assert all(f">{passage}</mark>" in html for passage in top.passages)
+    numbers = [int(n) for n in re.findall(r"\[(\d+) passages", html)]
+    assert sum(numbers) == len(explanation) - 20
+
+
+def test_html_of_other_kinds(tiny_bert: str) -> None:
+    regressor = fit(tiny_bert, "several numbers", max_chunks=1)
+    (explanation,) = regressor.explain(TEXTS[:1])
+    html = explanation._repr_html_()
+    assert "<th>prediction</th>" in html
+    assert "[not explained: " in html
+    (empty,) = regressor.explain([""])
+    assert text_of_html(empty._repr_html_()) == ""
+    (sentences,) = fit(tiny_bert).explain(TEXTS[:1], level="sentence")
+    assert text_of_html(sentences._repr_html_()) == TEXTS[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium is installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_in_a_browser(dangerous: DocumentExplanation, scheme: str, tmp_path: Path) -> None:
+    """No script runs; a tinted passage is blue, and text and its background differ."""
+    page = tmp_path / "page.html"
+    probe = """<script>
+    const box = document.querySelector('.longbert'), style = getComputedStyle(box);
+    const mark = getComputedStyle(document.querySelector('mark'));
+    const cell = getComputedStyle(document.querySelector('.longbert td'));
+    document.body.dataset.seen = JSON.stringify([document.title, style.color,
+        style.backgroundColor, mark.color, cell.color, box.querySelectorAll('mark').length]);
+    </script>"""
+    html = f"<meta charset='utf-8'><title>calm</title>{dangerous._repr_html_()}{probe}"
+    page.write_text(html, encoding="utf-8")
+    settings = f"preferredColorScheme={0 if scheme == 'dark' else 1}"
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--blink-settings={settings}",
+         "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    (seen,) = re.findall(r'data-seen="([^"]*)"', done.stdout)
+    title, color, background, of_mark, of_cell, n_marks = json.loads(unescape(seen))
+    assert title == "calm"
+    assert "<title>calm</title>" in done.stdout
+    assert n_marks == len(dangerous)
+    light, dark = (
+        ["rgb(26, 26, 26)", "rgb(255, 255, 255)"],
+        ["rgb(238, 238, 238)", "rgb(27, 27, 27)"],
+    )
+    assert [color, background] == (light if scheme == "light" else dark)
+    assert of_mark == of_cell == color
+
+
+def test_display(fitted: LongBertClassifier) -> None:
+    plt.switch_backend("agg")
+    display = PassageDisplay.from_estimator(fitted, TEXTS[0], label=1)
+    (explanation,) = fitted.explain(TEXTS[:1])
+    assert display.figure_ is display.ax_.figure
+    for bar, start, end, height in zip(
+        display.bars_,
+        explanation.start,
+        explanation.end,
+        explanation.contributions[:, 1],
+        strict=True,
+    ):
+        assert (bar.get_x(), bar.get_width()) == (start, end - start)
+        assert bar.get_height() == height
+        assert to_hex(bar.get_facecolor()).upper() == ("#0072B2" if height >= 0 else "#D55E00")
+    others = [line.get_label() for line in display.lines_]
+    assert sorted(others) == ["0", "2"]
+    for line in display.lines_:
+        np.testing.assert_array_equal(
+            line.get_data().values, explanation.contributions[:, int(line.get_label())]
+        )
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend == ["1", *others]
+    plt.close(display.figure_)
+
+
+def test_display_draws_where_it_is_told(fitted: LongBertClassifier) -> None:
+    plt.switch_backend("agg")
+    figure, ax = plt.subplots()
+    display = PassageDisplay.from_estimator(
+        fitted, TEXTS[0], level="sentence", max_sentences=2, n_others=0, ax=ax
+    )
+    assert display.ax_ is ax
+    assert (len(display.bars_), display.lines_) == (2, [])
+    assert PassageDisplay.from_explanation(fitted.explain([""])[0], ax=ax).bars_
+    plt.close(figure)
+    with pytest.raises(TypeError, match="text is a list where one str is expected"):
+        PassageDisplay.from_estimator(fitted, TEXTS)
+    with pytest.raises(ValueError, match="label=9 is not among the classes"):
+        PassageDisplay.from_estimator(fitted, TEXTS[0], label=9)
 
 
 # Real texts
