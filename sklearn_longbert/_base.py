@@ -29,6 +29,7 @@ from sklearn_longbert._batching import DocumentDataset
 from sklearn_longbert._callbacks import ValidationMonitor, check_callbacks
 from sklearn_longbert._checkpoint import check_known_head, network_from_checkpoint
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker
+from sklearn_longbert._coverage import chunk_report, warn_of_cut_texts
 from sklearn_longbert._explanation import (
     WEIGHTS_OWN_LOGITS,
     DocumentExplanation,
@@ -143,7 +144,8 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         Of the head's first weights, dropout, the order and the drawn chunks of the texts.
         With an int, and on the same machine, two fits give the same weights bit for bit.
     verbose : int, default=0
-        1 shows one progress bar per fit and per long prediction."""
+        1 shows one progress bar per fit and per long prediction, and warns if `max_chunks` cuts
+        training texts."""
 
 ATTRIBUTES = """chunker_ : TextChunker
         Cuts the texts that come to predict.
@@ -159,7 +161,9 @@ ATTRIBUTES = """chunker_ : TextChunker
     device_ : str
         Where the network is.
     n_chunks_ : ndarray of shape (n_samples,)
-        Chunks read of each training text; those of weight 0 are left out."""
+        Chunks read of each training text; those of weight 0 are left out.
+    chunk_report_ : dict
+        What :meth:`chunk_report` says of them."""
 
 # What a fit has made of them, from_pretrained cannot change; and what it asks the Hub with.
 SHAPING = {
@@ -222,7 +226,15 @@ class BaseLongBert(TextReader):
     }
 
     _saved_attributes = frozenset(  # of a fit, beside the network and the chunker
-        {"history_", "n_iter_", "best_epoch_", "n_chunks_", "_encoder_name", "_random_state"}
+        {
+            "history_",
+            "n_iter_",
+            "best_epoch_",
+            "n_chunks_",
+            "chunk_report_",
+            "_encoder_name",
+            "_random_state",
+        }
     )
 
     def __init__(
@@ -461,8 +473,8 @@ class BaseLongBert(TextReader):
                 estimator.freeze_encoder,
             )
         )
-        estimator._keep(net, chunker)
-        estimator.n_chunks_ = np.array([], dtype=np.intp)
+        no_documents = np.array([], dtype=object)
+        estimator._keep(net, chunker, no_documents, chunk_report(no_documents))
         return estimator
 
     @classmethod
@@ -524,6 +536,7 @@ class BaseLongBert(TextReader):
             and isinstance(revision, str | None)
             and all(isinstance(number, int | float) for number in numbers)
             and fitted["n_chunks_"].dtype.kind == "i"
+            and isinstance(fitted["chunk_report_"], dict)
         ):
             raise ValueError("an attribute is of the wrong type")
 
@@ -554,6 +567,9 @@ class BaseLongBert(TextReader):
         else:
             chunker.fit()
         documents = self._chunk(inputs, chunker, "X")
+        report = chunk_report(documents)
+        if self.verbose:
+            warn_of_cut_texts(report, chunker.max_chunks)
         rows: NDArray[np.intp] | slice = slice(None)
         held_out = None
         if validation is not None:
@@ -579,8 +595,7 @@ class BaseLongBert(TextReader):
             net.release()
             raise
         net.drop_optimizer()
-        self._keep(net, chunker)
-        self.n_chunks_ = np.array([document.n_chunks for document in documents])
+        self._keep(net, chunker, documents, report)
         return self
 
     def _partial_fit(self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]) -> Self:
@@ -604,8 +619,7 @@ class BaseLongBert(TextReader):
         except ValueError:  # it diverged: predictions would be NaN, and every further training
             self.__dict__.pop("net_", None)
             raise
-        self._keep(net, chunker)
-        self.n_chunks_ = np.array([document.n_chunks for document in documents])
+        self._keep(net, chunker, documents, chunk_report(documents))
         return self
 
     def _tensors(
@@ -711,8 +725,16 @@ class BaseLongBert(TextReader):
     def _load_encoder(self, folder: Any, dropouts: tuple[float, float]) -> nn.Module:
         return _pretrained.load_encoder(folder, *dropouts)
 
-    def _keep(self, net: LongBertNet, chunker: TextChunker) -> None:
+    def _keep(
+        self,
+        net: LongBertNet,
+        chunker: TextChunker,
+        documents: NDArray[np.object_],
+        report: dict[str, Any],
+    ) -> None:
         self.net_, self.chunker_ = net, chunker
+        self.n_chunks_ = np.array([document.n_chunks for document in documents], dtype=np.intp)
+        self.chunk_report_ = report
         self._encoder_name = (self.model_name, self.revision)
         self.history_ = net.epochs()
         self.n_iter_ = len(self.history_)
@@ -742,6 +764,40 @@ class BaseLongBert(TextReader):
         )
         self.net_.micro_batch_tokens = value
         return self.net_
+
+    def chunk_report(self, X: ArrayLike) -> dict[str, Any]:
+        """Tell how long texts are, and how much of them a prediction reads.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        report : dict
+            `n_texts`; `n_long_texts`, of more than one chunk; `chunks_per_text`, a dict of the
+            quantiles min, median, 90 % and max; `n_tokens`, special ones not counted;
+            `n_cut_texts`, that `max_chunks` cuts; `n_skipped_tokens`, that no chunk reads.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts; the message names the index.
+
+        Examples
+        --------
+        >>> from sklearn_longbert import LongBertClassifier
+        >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+        >>> classifier = LongBertClassifier(chunk_size=64, max_chunks=2, random_state=0)
+        >>> report = classifier.fit(texts, labels).chunk_report(["Short.", "Much longer. " * 100])
+        >>> report["n_texts"], report["n_long_texts"], report["n_cut_texts"]
+        (2, 1, 1)
+        >>> report["n_tokens"], report["n_skipped_tokens"]
+        (302, 176)
+        """
+        check_is_fitted(self)
+        return chunk_report(self._chunk(self._check_input(X), self.chunker_, "X"))
 
     def explain(
         self, X: ArrayLike, *, level: str = "chunk", max_sentences: int | None = None
