@@ -1,19 +1,17 @@
 """What classifier and regressor share: parameters, fit, forward, tags, documentation."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self, TypeVar
 from warnings import warn
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone, is_classifier
+from sklearn.base import ClassifierMixin, clone, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state, get_tags
 from sklearn.utils._param_validation import (
@@ -40,9 +38,9 @@ from sklearn_longbert._explanation import (
     sentence_bounds,
     without_sentences,
 )
-from sklearn_longbert._net import LongBertNet, Probe
+from sklearn_longbert._net import DivergedError, LongBertNet, Probe
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
-from sklearn_longbert._persistence import Saved, find_saved, is_saved, read_manifest, save
+from sklearn_longbert._persistence import Saved, load, save
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._provenance import warn_of_another_version
 from sklearn_longbert._reading import Inputs, TextReader, take
@@ -165,18 +163,7 @@ ATTRIBUTES = """chunker_ : TextChunker
     chunk_report_ : dict
         What :meth:`chunk_report` says of them."""
 
-# What a fit has made of them, from_pretrained cannot change; and what it asks the Hub with.
-SHAPING = {
-    "chunk_size",
-    "chunk_overlap",
-    "max_chunks",
-    "chunk_selection",
-    "pooling",
-    "token_pooling",
-    "freeze_encoder",
-    "dropout",
-    "attention_dropout",
-}
+# What from_pretrained asks the Hub with, which a saved estimator keeps of its own.
 LOOKUPS = {"revision", "local_files_only"}
 
 EstimatorType = TypeVar("EstimatorType", bound=type)
@@ -445,14 +432,15 @@ class BaseLongBert(TextReader):
         >>> bool((again.decision_function(texts) == classifier.decision_function(texts)).all())
         True
         """
-        saved = find_saved(model_name)
+        saved = load(model_name)
         if saved is not None:
             return cls._from_saved(saved, parameters)
         estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
         estimator._validate_params()
         folder = _pretrained.find_folder(model_name, estimator.revision, estimator.local_files_only)
-        if is_saved(folder):
-            return cls._from_saved(folder, parameters)
+        saved = load(folder)
+        if saved is not None:
+            return cls._from_saved(saved, parameters)
         if estimator.token_pooling != "cls":
             raise ValueError(
                 'Heads for sequence classification read the first token: leave token_pooling="cls".'
@@ -478,43 +466,47 @@ class BaseLongBert(TextReader):
         return estimator
 
     @classmethod
-    def _from_saved(cls, folder: Path, parameters: dict[str, Any]) -> Self:
-        saved = read_manifest(folder)
-        if get_tags(cls()).estimator_type != saved.estimator:
+    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
+        kind = "classifier" if issubclass(cls, ClassifierMixin) else "regressor"
+        if kind != saved.estimator:
             raise ValueError(
-                f"The folder {folder} holds a {saved.estimator}, which {cls.__name__} is not: use "
-                f"LongBertClassifier.from_pretrained or LongBertRegressor.from_pretrained."
+                f"The folder {saved.folder} holds a {saved.estimator}, which {cls.__name__} is "
+                f"not: use LongBertClassifier.from_pretrained or LongBertRegressor.from_pretrained."
             )
         new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
-        for name in SHAPING & new.keys():
-            if new[name] != saved.parameters.get(name):
-                raise ValueError(
-                    f"{name}={new[name]!r}, but the saved estimator was fitted with {name}="
-                    f"{saved.parameters.get(name)!r}, which shapes its chunks or its network: "
-                    f"leave it out, or fit a new one."
-                )
+        unknown = new.keys() - cls._get_param_names()
+        if unknown:
+            raise TypeError(f"{cls.__name__} has no parameter {min(unknown)!r}.")
         try:
-            estimator = cls(**saved.parameters).set_params(**new)
+            estimator = cls(**{**saved.parameters, **new})
         except TypeError as error:
             raise ValueError(
-                f"The estimator saved in {folder} has other parameters than {cls.__name__} "
-                f"({error}): load it with the version that saved it, {saved.version}."
+                f"The estimator saved in {saved.folder} has other parameters than {cls.__name__} "
+                f"({error}): load it with the class and the version that saved it, {saved.version}."
             ) from error
-        warn_of_another_version(cls.__name__, saved.version)
         estimator._validate_params()
+        check_callbacks(estimator.callbacks)
+        for name in saved.used.keys() & new.keys():
+            if new[name] != saved.used[name]:
+                raise ValueError(
+                    f"{name}={new[name]!r}, but the saved estimator was fitted with {name}="
+                    f"{saved.used[name]!r}, which shapes its chunks or its network: leave it out, "
+                    f"or fit a new one."
+                )
+        warn_of_another_version(cls.__name__, saved.version)
         return estimator._restore(saved, anywhere="device" not in new)
 
     def _restore(self, saved: Saved, anywhere: bool) -> Self:
         """Take over what a fit of this estimator, which was saved, has learned."""
-        network, chunker = saved.load()
         try:
-            self._check_saved(saved.fitted, network.head.out_features)
+            self._check_saved(saved.fitted, saved.network.head.out_features)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise saved.damaged(f"what was fitted is wrong: {error}") from error
         self.__dict__.update(saved.fitted)
         self._random_state = np.random.RandomState(0)  # whose seed nobody will ask for
+        chunker = saved.chunker
         net = self._make_net(chunker, None, None, warmup_fraction=None, anywhere=anywhere)
-        net.start(lambda: network)
+        net.start(lambda: saved.network)
         self.net_, self.chunker_ = net, chunker
         self._random_state = saved.fitted.get("_random_state") or check_random_state(
             self.random_state
@@ -529,13 +521,13 @@ class BaseLongBert(TextReader):
         ):
             raise ValueError(f"it has the attributes {sorted(fitted)}")
         name, revision = fitted["_encoder_name"]
-        numbers = [fitted["n_iter_"], fitted["best_epoch_"]]
-        numbers += [value for epoch in fitted["history_"] for value in epoch.values()]
+        history, counts = fitted["history_"], [fitted["n_iter_"], fitted["best_epoch_"]]
         if not (
             isinstance(name, str | PathLike)
             and isinstance(revision, str | None)
-            and all(isinstance(number, int | float) for number in numbers)
-            and fitted["n_chunks_"].dtype.kind == "i"
+            and all(type(count) is int and 0 <= count < 2**31 for count in counts)
+            and isinstance(history, list)
+            and all(isinstance(value, int | float) for epoch in history for value in epoch.values())
             and isinstance(fitted["chunk_report_"], dict)
         ):
             raise ValueError("an attribute is of the wrong type")
@@ -616,8 +608,11 @@ class BaseLongBert(TextReader):
             net = self._make_net(chunker, None, None, warmup_fraction=None)
         try:
             net.train(training, 1)
-        except ValueError:  # it diverged: predictions would be NaN, and every further training
-            self.__dict__.pop("net_", None)
+        except BaseException as error:
+            # what diverged would predict NaN, and so would every further training
+            if isinstance(error, DivergedError) or not hasattr(self, "net_"):
+                self.__dict__.pop("net_", None)
+                net.release()
             raise
         self._keep(net, chunker, documents, chunk_report(documents))
         return self
@@ -710,7 +705,7 @@ class BaseLongBert(TextReader):
                     f"but the parameters are now model_name={self.model_name!r}, "
                     f"revision={self.revision!r}: set warm_start=False."
                 )
-            state = copy.deepcopy(network_state(previous.module_))  # which may go on to predict
+            state = network_state(previous.module_)  # which may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
         n_outputs = self._n_outputs()

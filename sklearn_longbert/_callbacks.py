@@ -63,7 +63,7 @@ class ValidationMonitor(Callback):
     def on_epoch_end(self, net: Any, **_: Any) -> None:
         logits = net.predict_logits(self.dataset)
         if not np.isfinite(logits).all():
-            raise ValueError(net._diverged("A logit of the validation texts"))
+            raise net.diverged("A logit of the validation texts")
         targets, weights = self.dataset.targets, self.dataset.weights
         losses = net.document_losses(torch.from_numpy(logits), targets)
         loss = float((losses.mean(1) * weights).sum() / weights.sum())

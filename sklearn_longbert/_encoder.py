@@ -39,7 +39,7 @@ class ChunkEncoder(nn.Module):
         self.first_position = first_position(encoder)
         self.dtype = next(encoder.parameters()).dtype
         self.token_pooling = token_pooling
-        self.reads_only = False  # whether weights lie in memory that must not be written to
+        self.shares_memory = False  # whether weights lie in memory that others see
 
     @property
     def device(self) -> torch.device:
@@ -47,11 +47,11 @@ class ChunkEncoder(nn.Module):
         return next(self.encoder.parameters()).device
 
     def make_writable(self) -> None:
-        """Copy the weights if they must not be written to, as those of a mapped file."""
-        if self.reads_only:
+        """Copy the weights if they are not only this network's, as those of a mapped file."""
+        if self.shares_memory:
             for weight in self.state_dict(keep_vars=True).values():
                 weight.data = weight.data.clone()
-            self.reads_only = False
+            self.shares_memory = False
 
     def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
         """Return the chunk embeddings, of shape (n_chunks, hidden_size).
@@ -180,13 +180,8 @@ def encoder_from_state(
     dropouts : tuple of float, default=None
         New dropout and attention_dropout.
     """
-    with catch_warnings():  # of arrays that are not writable, for which there is make_writable
+    with catch_warnings():  # of arrays that must not be written to: see make_writable
         simplefilter("ignore", UserWarning)
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
     encoder = rebuild_encoder(state["config"], dropouts)
     return encoder.to(next(iter(weights.values())).dtype), weights
-
-
-def reads_only(state: dict[str, Any]) -> bool:
-    """Whether any of a state's arrays must not be written to."""
-    return not all(weight.flags.writeable for weight in state["weights"].values())

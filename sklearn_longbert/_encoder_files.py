@@ -1,30 +1,51 @@
 """Encoder and tokenizer in a folder that transformers opens too, and back, without the Hub.
 
-What is read may come from anybody: sizes are compared with those of the weights before anything
-that large is made.
+What is read may come from anybody: nothing that a config could name is looked for elsewhere, and
+sizes are compared with those of the weights before anything that large is made.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
-from sklearn_longbert._pretrained import load_config, load_weights, silenced, without_pooler
+from sklearn_longbert._pretrained import load_config, rebuild_encoder, silenced
 
-WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
-FILES = ("config.json", WEIGHTS, TOKENIZER, "tokenizer_config.json")
-MOST_LAYERS, LARGEST_SIZE = 1000, 2**24  # far beyond any encoder
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json")
+MOST_LAYERS, MOST_LABELS, LARGEST_SIZE = 1000, 10**5, 2**24  # far beyond any encoder
+MOST_CONFIG_BYTES = 2**24
+# Settings by which transformers would fetch or import something that is not in the folder.
+ELSEWHERE = re.compile(
+    "backbone|quantization|auto_map|transformers_weights|(attn|experts)_implementation|per_layer"
+)
 
 
 def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
-    """Write config.json and the weights, in one file."""
-    n_bytes = sum(weight.nbytes for weight in encoder.state_dict().values())
+    """Write config.json and the weights, in one file.
+
+    Raises
+    ------
+    ValueError
+        If transformers saves this architecture under other names than its own.
+    """
+    weights = encoder.state_dict()
+    n_bytes = sum(weight.nbytes for weight in weights.values())
     with silenced():
         encoder.save_pretrained(folder, max_shard_size=n_bytes + 1)
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        if set(file.keys()) != set(weights):
+            raise ValueError(
+                f"the weights of a {encoder.config.model_type} have other names in a file: keep "
+                f"the estimator as a pickle, with joblib.dump"
+            )
 
 
 def save_tokenizer(
@@ -62,56 +83,67 @@ def save_tokenizer(
 
 
 def load_saved_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer that :func:`save_tokenizer` wrote.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read.
-    """
-    try:
-        return Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # a bare one, of the Rust side
-        raise ValueError(f"{folder / TOKENIZER} cannot be read ({error}).") from error
+    """Return the tokenizer that :func:`save_tokenizer` wrote."""
+    return Tokenizer.from_file(str(folder / TOKENIZER))
 
 
 def load_saved_encoder(folder: Path) -> PreTrainedModel:
-    """Return the encoder that :func:`save_encoder` wrote, with its own dropout.
+    """Return the encoder that :func:`save_encoder` wrote, with its own dropout, on the CPU.
 
     Raises
     ------
     ValueError
         If config and weights do not belong together, or cannot be read.
     """
+    _check_raw_config(folder / CONFIG)
     config = load_config(folder)
     _check_sizes(config, folder)
-    encoder, missing = load_weights(AutoModel, folder, config)
-    encoder = without_pooler(encoder)
-    missing &= encoder.state_dict().keys()
-    if missing:
-        raise ValueError(f"The weights in {folder} have no {min(missing)}.")
+    weights = load_file(folder / WEIGHTS)
+    encoder = rebuild_encoder(config).to(next(iter(weights.values())).dtype)
+    encoder.load_state_dict(weights, assign=True)
     return encoder
+
+
+def _check_raw_config(path: Path) -> None:
+    """Raise ValueError at what transformers would act on while it reads a config."""
+    if path.stat().st_size > MOST_CONFIG_BYTES:
+        raise ValueError(f"{path} has more than {MOST_CONFIG_BYTES} bytes")
+    config = json.loads(path.read_bytes())
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no object")
+    _check_settings(config)
+
+
+def _check_settings(config: dict[str, Any]) -> None:
+    for name, value in config.items():
+        if ELSEWHERE.search(name):
+            raise ValueError(f"the config has {name}, which no saved encoder has")
+        most = LARGEST_SIZE
+        if "layer" in name or "group" in name:
+            most = MOST_LAYERS
+        elif "label" in name:
+            most = MOST_LABELS
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > most:
+                raise ValueError(f"{name} is {number:.3g}, at most {most} is possible")
+            if isinstance(number, dict):
+                _check_settings(number)
 
 
 def _check_sizes(config: Any, folder: Path) -> None:
     """Raise ValueError unless an encoder of this config is as large as its weights."""
-    wrong = f"The weights in {folder} are not those of the encoder that its config.json describes"
-    for name, value in config.to_dict().items():
-        most = MOST_LAYERS if "layer" in name or "group" in name else LARGEST_SIZE
-        if isinstance(value, int) and abs(value) > most:
-            raise ValueError(f"{wrong}: {name} is {value}, at most {most} is possible.")
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-        sizes = {size for shape in shapes for size in shape}
-        for name in ("hidden_size", "vocab_size"):
-            if getattr(config, name) not in sizes:
-                raise ValueError(f"{name} is {getattr(config, name)}")
-        with silenced(), no_init_weights(), torch.device("meta"):
-            expected = AutoModel.from_config(config).state_dict()
-    except Exception as error:  # of safetensors, and whatever a config of any content brings about
-        raise ValueError(f"{wrong}: {error}.") from error
-    n_expected = sum(w.numel() for name, w in expected.items() if not name.startswith("pooler."))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    sizes = {size for shape in shapes for size in shape}
+    for name in ("hidden_size", "vocab_size"):
+        if getattr(config, name) not in sizes:
+            raise ValueError(f"{name} is {getattr(config, name)}, which no weight is")
+    with silenced(), no_init_weights(), torch.device("meta"):
+        expected = AutoModel.from_config(config).state_dict()
     n_found = sum(torch.Size(shape).numel() for shape in shapes)
-    if n_found != n_expected:
-        raise ValueError(f"{wrong}: they are {n_found} numbers, {n_expected} are expected.")
+    of_pooler = {name for name in expected if name.startswith("pooler.")}
+    n_expected = sum(w.numel() for name, w in expected.items() if name not in of_pooler)
+    if n_found != n_expected or sum(expected[name].numel() for name in of_pooler) > n_found:
+        raise ValueError(
+            f"the weights are {n_found} numbers where the config describes {n_expected}"
+        )

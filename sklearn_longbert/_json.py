@@ -66,7 +66,10 @@ def decode(value: Any) -> Any:
 
 
 def _is_odd_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in ARRAY_KINDS
+    if not isinstance(value, np.ndarray | np.generic):
+        return False
+    is_extended = value.dtype.kind == "f" and value.dtype.itemsize > 8
+    return is_extended or value.dtype.kind not in ARRAY_KINDS
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
@@ -106,8 +109,19 @@ def _to_scalar(content: Any) -> Any:
 
 
 def _to_random_state(content: Any) -> np.random.RandomState:
+    state = decode(content)
+    key, position = state["state"]["key"], state["state"]["pos"]
+    # NumPy believes what it is given, and would read beyond the key
+    if not (
+        state["bit_generator"] == "MT19937"
+        and (key.shape, key.dtype) == ((624,), np.uint32)
+        and type(position) is int
+        and 0 <= position <= 624
+        and state["has_gauss"] in (0, 1)
+    ):
+        raise ValueError("no state of NumPy's Mersenne Twister")
     random_state = np.random.RandomState()
-    random_state.set_state(decode(content))
+    random_state.set_state(state)
     return random_state
 
 

@@ -161,11 +161,17 @@ def free_on_error() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        seen: BaseException | None = error
-        while seen is not None:
-            _clear_frames(seen.__traceback__)
-            seen = seen.__cause__ or seen.__context__
+        _clear_chain(error, set())
         raise
+
+
+def _clear_chain(error: BaseException | None, seen: set[int]) -> None:
+    """Clear the frames of an error and of those behind it, which may lead back to it."""
+    if error is not None and id(error) not in seen:
+        seen.add(id(error))
+        _clear_frames(error.__traceback__)
+        _clear_chain(error.__cause__, seen)
+        _clear_chain(error.__context__, seen)
 
 
 def _clear_frames(traceback: TracebackType | None) -> None:

@@ -56,6 +56,10 @@ Probe = Callable[[Documents, NDArray[Any], NDArray[Any]], tuple[NDArray, NDArray
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see LongBertNet._bytes_per_token
 
 
+class DivergedError(ValueError):
+    """The loss or a weight became infinite or NaN."""
+
+
 class LongBertNet(NeuralNet):
     """Trains and applies a :class:`LongBertNetwork`; takes datasets of chunked documents.
 
@@ -145,14 +149,13 @@ class LongBertNet(NeuralNet):
                 self._set_training(False)
         for name, weight in self.module_.named_parameters():
             if not torch.isfinite(weight.sum()):
-                raise ValueError(self._diverged(f"Parameter {name}"))
+                raise self.diverged(f"Parameter {name}")
 
     def _train(self, dataset: DocumentDataset, n_epochs: int) -> None:
         is_new = not self.initialized_
         if is_new:
             self.initialize()
         else:
-            self.module_.make_writable()
             self._initialize_callbacks()
             if hasattr(self, "optimizer_"):
                 for group, new in zip(
@@ -161,6 +164,7 @@ class LongBertNet(NeuralNet):
                     group.update(weight_decay=new["weight_decay"], lr=self.lr)
             else:
                 self._initialize_optimizer()
+        self.module_.make_writable()
         # What it holds would stay in memory: the estimator, or the weights of the last fit.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
@@ -444,16 +448,17 @@ class LongBertNet(NeuralNet):
         weights = weights.to(losses.dtype).to(losses.device).reshape(len(weights), -1)
         loss = (losses * weights).mean()
         if not torch.isfinite(loss):
-            raise ValueError(self._diverged("The loss"))
+            raise self.diverged("The loss")
         return loss
 
-    def _diverged(self, what: str) -> str:
+    def diverged(self, what: str) -> DivergedError:
+        """Return the error for what became NaN or infinite."""
         cure = f"lower learning_rate (it is {self.lr:g})"
         if self.max_grad_norm is None:
             cure += ", clip gradients with max_grad_norm=1.0"
         if self.autocast is not None:
             cure += ", or compute in precision='float32'"
-        return f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}."
+        return DivergedError(f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}.")
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         getattr(self, method_name)(self, **kwargs)

@@ -16,7 +16,6 @@ from sklearn_longbert._encoder import (
     ChunkEncoder,
     encoder_from_state,
     encoder_state,
-    reads_only,
 )
 from sklearn_longbert._pooling import GatedAttention, pool_documents
 
@@ -133,5 +132,5 @@ def network_from_state(
     attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
     known = {name: value for name, value in weights.items() if name in wanted}
     network.load_state_dict({**attention, **known}, assign=True)
-    network.reads_only = reads_only(state)
+    network.shares_memory = True  # with the file, or with the network that the state is of
     return network

@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from transformers.activations import ACT2FN
 
@@ -38,13 +40,16 @@ FORMAT = 1  # raise it when a folder of the old format can no longer be read as 
 MANIFEST = "sklearn_longbert.json"
 HEAD = "head.safetensors"
 REQUIRED = (HEAD, *FILES)
-MOST_MANIFEST_BYTES = 2**28  # it has a number for each training text
+N_CHUNKS = "n_chunks_"  # among the tensors of the head
+MOST_MANIFEST_BYTES = 2**23
+MOST_TRIES = 5  # to read a folder that is being replaced
+CHUNKING = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
 SECTIONS = ("estimator", "parameters", "fitted", "chunker", "network")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a manifest says of an estimator.
+    """What a folder says of an estimator.
 
     Attributes
     ----------
@@ -55,10 +60,12 @@ class Saved:
         Of this package, that saved it.
     parameters, fitted : dict
         Parameters and attributes of the estimator.
-    chunker : dict
-        Parameters of the chunker, and `pad_id`.
-    network : dict
-        What the network is made with.
+    used : dict
+        Of the parameters that shape chunks and network, those that the fit has used.
+    network : LongBertNetwork
+        On the CPU.
+    chunker : TextChunker
+        Fitted.
     """
 
     folder: Path
@@ -66,51 +73,40 @@ class Saved:
     version: str
     parameters: dict[str, Any]
     fitted: dict[str, Any]
-    chunker: dict[str, Any]
-    network: dict[str, Any]
+    used: dict[str, Any]
+    network: LongBertNetwork
+    chunker: TextChunker
 
-    def damaged(self, why: str) -> ValueError:
-        """Return the error for a manifest that contradicts itself."""
+    def damaged(self, why: object) -> ValueError:
+        """Return the error for a folder that contradicts itself."""
         return _damaged(self.folder / MANIFEST, why)
 
-    def load(self) -> tuple[LongBertNetwork, TextChunker]:
-        """Return the network, on the CPU, and the fitted chunker.
 
-        Raises
-        ------
-        ValueError
-            If weights, config, tokenizer and manifest do not belong together.
-        """
-        network = self._load_network()
-        try:
-            chunker_parameters = dict(self.chunker)
-            pad_id = chunker_parameters.pop("pad_id")
-            chunker = TextChunker(**chunker_parameters)
-            chunker._validate_params()
-            config = network.encoder.config
-            if not 0 <= pad_id < config.vocab_size:
-                raise ValueError(f"pad_id is {pad_id}")
-            chunker._take(load_saved_tokenizer(self.folder), config, pad_id, self.folder)
-        except (ValueError, KeyError, TypeError) as error:
-            raise self.damaged(f"its chunks cannot be made: {error}") from error
-        return network, chunker
+def load(name: Any) -> Saved | None:
+    """Return the estimator that was saved in the local folder of that name, None if none was.
 
-    def _load_network(self) -> LongBertNetwork:
-        path = self.folder / HEAD
+    Where another process saves there meanwhile, it is the whole old one or the whole new one.
+
+    Raises
+    ------
+    ValueError
+        If the folder was not written by :func:`save`, has another format, or was damaged.
+    """
+    for _ in range(MOST_TRIES):
+        folder = _find_saved(name)
+        if folder is None:
+            return None
+        before = _identity(folder)
         try:
-            head = load_file(path)
-            encoder = load_saved_encoder(self.folder)
-            _check_settings(self.network, head, encoder.config.hidden_size)
-            with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
-                network = LongBertNetwork(encoder, **self.network)
-            weights = {name: torch.from_numpy(weight) for name, weight in head.items()}
-            missing, unknown = network.load_state_dict(weights, strict=False)
-            differing = unknown + [name for name in missing if not name.startswith("encoder.")]
-            if differing:
-                raise ValueError(f"it lacks, or has beyond what is expected, {differing[0]}")
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise _damaged(path, f"{error}") from error
-        return network
+            saved = _read(folder)
+        except (OSError, ValueError):
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                _warn_if_aside(folder, name)
+                return saved
+    raise ValueError(f"{folder} was replaced again and again while it was read: try once more.")
 
 
 def save(
@@ -140,9 +136,11 @@ def save(
     TypeError
         If a section holds what JSON has no form for.
     """
-    folder, layout = _absolute(name), chunker.layout_
+    folder, layout = _checked_name(name), chunker.layout_
     sections["chunker"] = {**chunker.get_params(), "pad_id": layout.pad_id}
     sections["network"] = network_settings(network)
+    sections["fitted"] = dict(sections["fitted"])
+    n_chunks = sections["fitted"].pop("n_chunks_")  # one a training text
     content = {name: _encoded(section) for name, section in sections.items()}
     _check_replaceable(folder)
     with _written_beside(folder) as beside:
@@ -153,28 +151,16 @@ def save(
             for name, weight in network.state_dict().items()
             if not name.startswith("encoder.")
         }
-        save_file(head, beside / HEAD)
+        save_file({**head, N_CHUNKS: n_chunks.astype(np.int64)}, beside / HEAD)
         content["versions"] = library_versions()
         content["files"] = {path.name: _fingerprint(path) for path in sorted(beside.iterdir())}
         manifest = {"format": FORMAT, "sha256": _digest_of(content), "content": content}
         text = json.dumps(manifest, indent=1, allow_nan=False)
+        if len(text) > MOST_MANIFEST_BYTES:
+            raise ValueError("its labels and parameters are too large: keep it as a pickle")
         (beside / MANIFEST).write_text(text, encoding="utf-8")
         for path in beside.iterdir():  # safetensors lets nobody else read what it writes
             shutil.copymode(beside / MANIFEST, path)
-
-
-def find_saved(name: str | os.PathLike[str]) -> Path | None:
-    """Return the local folder of that name if an estimator was saved there.
-
-    Where a process was killed between the two renames of a save, it is the one it had put aside.
-    """
-    folder = _absolute(name)
-    for place in (folder, _aside(folder)):
-        if is_saved(place):
-            return place
-        if place.exists():
-            return None
-    return None
 
 
 def is_saved(folder: Path) -> bool:
@@ -182,14 +168,69 @@ def is_saved(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> Saved:
-    """Return what is known of a saved estimator, all of whose files are unchanged.
+def _find_saved(name: Any) -> Path | None:
+    """Return the folder of a saved estimator.
 
-    Raises
-    ------
-    ValueError
-        If the folder was not written by :func:`save`, has another format, or was damaged.
+    Where a process was killed between the two renames of a save, it is the one it had put aside.
     """
+    try:
+        folder = _absolute(name)
+        exists = folder.exists() or not folder.name
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return None  # what it is instead, find_folder says
+    if exists:
+        return folder if is_saved(folder) else None
+    aside = _aside(folder)
+    return aside if is_saved(aside) else None
+
+
+def _warn_if_aside(folder: Path, name: Any) -> None:
+    if folder != _absolute(name):
+        warn(
+            f"{name} is missing, because a save there did not end: loaded what was saved before "
+            f"it, {folder}. Rename that, or save again.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """Tell a folder from another one that has taken its name."""
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _read(folder: Path) -> Saved:
+    manifest = _read_manifest(folder)
+    try:
+        with _naming_panics():
+            network, n_chunks = _read_network(folder, manifest["network"])
+            chunker = _read_chunker(folder, manifest["chunker"], network)
+            _check_pass(network, chunker)
+    except Exception as error:  # whatever a config, weights or a tokenizer of any content bring
+        raise _damaged(folder, error) from error
+    cut = chunker.get_params()
+    return Saved(
+        folder=folder,
+        estimator=str(manifest["estimator"])[:20],
+        version=str(manifest["version"])[:20],
+        parameters=manifest["parameters"],
+        fitted={**manifest["fitted"], "n_chunks_": n_chunks},
+        used={
+            **{name: cut[name] for name in CHUNKING},
+            **{name: manifest["network"][name] for name in ("pooling", "token_pooling", "dropout")},
+            "freeze_encoder": network.frozen,
+            "attention_dropout": manifest["parameters"].get("attention_dropout"),
+        },
+        network=network,
+        chunker=chunker,
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if path.stat().st_size > MOST_MANIFEST_BYTES:
         raise _damaged(path, f"it has more than {MOST_MANIFEST_BYTES} bytes")
@@ -207,17 +248,71 @@ def read_manifest(folder: Path) -> Saved:
         if manifest["sha256"] != _digest_of(content):
             raise ValueError("its content has changed since it was saved")
         _check_files(folder, content["files"])
-        saved = Saved(
-            folder=folder,
-            version=str(content["versions"]["sklearn-longbert"]),
-            **{section: decode(content[section]) for section in SECTIONS},
-        )
+        sections = {section: decode(content[section]) for section in SECTIONS}
         for section in SECTIONS[1:]:
-            if not isinstance(getattr(saved, section), dict):
+            if not isinstance(sections[section], dict):
                 raise ValueError(f"its section {section} is no dict")
+        return {**sections, "version": content["versions"]["sklearn-longbert"]}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"{error}") from error
-    return saved
+        raise _damaged(path, error) from error
+
+
+def _read_network(
+    folder: Path, settings: dict[str, Any]
+) -> tuple[LongBertNetwork, NDArray[np.intp]]:
+    """Return the network, and the chunks of each training text, which lie beside its weights."""
+    head = load_file(folder / HEAD)
+    n_chunks = head.pop(N_CHUNKS)
+    if n_chunks.dtype.kind != "i" or n_chunks.ndim != 1 or (n_chunks < 0).any():
+        raise ValueError(f"{HEAD}: {N_CHUNKS} are no numbers of chunks")
+    encoder = load_saved_encoder(folder)
+    _check_settings(settings, head, encoder.config.hidden_size)
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
+        network = LongBertNetwork(encoder, **settings)
+    weights = {name: torch.from_numpy(weight) for name, weight in head.items()}
+    if any(weight.dtype != network.dtype for weight in weights.values()):
+        raise ValueError(f"{HEAD}: weights of another type than the encoder's")
+    missing, unknown = network.load_state_dict(weights, strict=False)
+    differing = unknown + [name for name in missing if not name.startswith("encoder.")]
+    if differing:
+        raise ValueError(f"{HEAD} lacks, or has beyond what is expected, {differing[0]}")
+    return network, n_chunks.astype(np.intp)
+
+
+def _read_chunker(folder: Path, settings: dict[str, Any], network: LongBertNetwork) -> TextChunker:
+    parameters = dict(settings)
+    pad_id, n_tokens = parameters.pop("pad_id"), network.encoder.config.vocab_size
+    if type(pad_id) is not int or not 0 <= pad_id < n_tokens:
+        raise ValueError(f"pad_id is {pad_id!r}")
+    chunker = TextChunker(**parameters)
+    chunker._validate_params()
+    tokenizer = load_saved_tokenizer(folder)
+    chunker._take(tokenizer, network.encoder.config, pad_id, folder)
+    layout = chunker.layout_
+    ids = [*layout.prefix, *layout.suffix, *tokenizer.get_vocab(with_added_tokens=True).values()]
+    if max(ids) >= n_tokens:
+        raise ValueError(f"the tokenizer has the token {max(ids)}, the encoder has {n_tokens}")
+    return chunker
+
+
+def _check_pass(network: LongBertNetwork, chunker: TextChunker) -> None:
+    """Raise an error unless a chunk goes through encoder and head."""
+    layout = chunker.layout_
+    chunk = torch.tensor([[*layout.prefix, layout.pad_id, *layout.suffix]])
+    with torch.inference_mode():
+        output = network.eval().encoder(input_ids=chunk, attention_mask=torch.ones_like(chunk))
+        network.chunk_outputs(output.last_hidden_state[:, 0])
+
+
+@contextmanager
+def _naming_panics() -> Iterator[None]:
+    """Turn a panic of Rust, which is no Exception, into a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizer cannot be used ({error})") from error
 
 
 def _encoded(section: Any) -> Any:
@@ -243,17 +338,17 @@ def _check_settings(settings: dict[str, Any], head: dict[str, Any], hidden_size:
         raise ValueError(f"{settings['n_outputs']!r} outputs, but the head's weights differ")
     if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
         raise ValueError("unknown pooling")
-    if not isinstance(settings["frozen"], bool):
-        raise ValueError("frozen is no bool")
+    if not isinstance(settings["frozen"], bool) or not 0 <= settings["dropout"] < 1:
+        raise ValueError("frozen is no bool, or dropout no probability")
 
 
 # Files
 
 
-def _damaged(path: Path, why: str) -> ValueError:
+def _damaged(path: Path, why: object) -> ValueError:
     return ValueError(
-        f"{path} cannot be read, {why}: the saved estimator is damaged or was changed. Save it "
-        f"again, or restore the folder from a copy."
+        f"{path} cannot be read, {str(why)[:500]}: the saved estimator is damaged or was changed. "
+        f"Save it again, or restore the folder from a copy."
     )
 
 
@@ -288,8 +383,9 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: pass the path of a folder.")
-    names = {path.name for path in folder.iterdir()}
-    others = names - {MANIFEST, *REQUIRED} if MANIFEST in names else names
+    names = {path.name: path.is_file() for path in folder.iterdir()}
+    ours = {MANIFEST, *REQUIRED} if names.get(MANIFEST) else set()
+    others = [name for name, is_file in names.items() if not is_file or name not in ours]
     if others:
         raise FileExistsError(
             f"{folder} holds {min(others)}, which save_pretrained did not write and will not "
@@ -297,9 +393,22 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _absolute(name: str | os.PathLike[str]) -> Path:
+def _absolute(name: Any) -> Path:
     """Return the folder itself, where the name is relative or that of a link to it."""
     return Path(name).expanduser().resolve()
+
+
+def _checked_name(name: Any) -> Path:
+    """Return the folder to save in, whose name may be taken from what is there now."""
+    try:
+        folder = _absolute(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name!r} is no name of a folder ({error}).") from error
+    if not str(name) or folder == Path.cwd():
+        raise ValueError(
+            f"{name!r} is the current folder, which cannot be replaced: name one inside it."
+        )
+    return folder
 
 
 def _aside(folder: Path) -> Path:
@@ -318,17 +427,20 @@ def _written_beside(folder: Path) -> Iterator[Path]:
         _replace(folder, beside)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(error, Exception):  # of safetensors and tokenizers, which have their own
-            raise OSError(
-                f"The estimator could not be saved in {folder} ({type(error).__name__}: {error}): "
-                f"see to room and permission there. What was in {folder} is unchanged."
-            ) from error
-        raise
+        if not isinstance(error, Exception) or isinstance(error, FileExistsError):
+            raise
+        failed = OSError(  # safetensors and tokenizers have errors of their own
+            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error}): see "
+            f"to room and permission there. What was in {folder} is unchanged."
+        )
+        failed.errno = getattr(error, "errno", None)
+        raise failed from error
 
 
 def _write_through(folder: Path) -> None:
     """Have the operating system put the files on the disk before they get their name."""
-    for path in (*folder.iterdir(), folder):
+    folders = () if os.name == "nt" else (folder,)  # which Windows cannot open
+    for path in (*folder.iterdir(), *folders):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -338,7 +450,8 @@ def _write_through(folder: Path) -> None:
 
 def _replace(folder: Path, new: Path) -> None:
     aside = _aside(folder)
-    _check_replaceable(aside)
+    for place in (folder, aside):  # once more: writing has taken its time
+        _check_replaceable(place)
     if folder.exists():
         shutil.copymode(folder, new)
         shutil.rmtree(aside, ignore_errors=True)

@@ -91,8 +91,12 @@ def find_folder(
         If the Hub has no such repository or revision, or cannot be reached.
     """
     model_name = os.fspath(model_name)
-    folder = Path(model_name).expanduser()
-    if model_name and folder.is_dir():
+    try:
+        folder = Path(model_name).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, a NUL
+        raise ValueError(f"model_name={model_name!r:.80} is not a folder ({error}).") from error
+    if model_name and is_folder:
         return folder
     if not model_name or folder.is_absolute() or model_name.startswith((".", "~")):
         raise ValueError(

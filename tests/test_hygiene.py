@@ -207,6 +207,37 @@ def test_an_error_of_a_callback_surfaces_and_keeps_no_weights(
         model.predict(TEXTS)
 
 
+@pytest.mark.parametrize("event", ["batch_end", "epoch_end"])
+def test_a_first_partial_fit_that_fails_keeps_no_weights(classifier: partial, event: str) -> None:
+    model = classifier(callbacks=[Boom(f"on_{event}")])
+    try:
+        model.partial_fit(TEXTS, LABELS, classes=["bad", "good"])
+    except ZeroDivisionError as error:
+        kept = error
+    gc.collect()
+    assert str(kept) == "of a callback"
+    assert [weight() for weight in Boom.seen if weight() is not None] == []
+
+
+class Cyclic(Callback):
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
+        error = ValueError("behind itself")
+        raise error from error
+
+
+def test_any_error_of_a_later_partial_fit_leaves_the_weights(classifier: partial) -> None:
+    """Also a ValueError, as that of training that diverged is; and one that is its own cause."""
+    model = classifier().fit(TEXTS, LABELS).set_params(callbacks=[Cyclic()])
+    with pytest.raises(ValueError, match="behind itself"):
+        model.partial_fit(TEXTS, LABELS)
+    assert np.isfinite(model.predict_proba(TEXTS)).all()
+    model.set_params(callbacks=None, learning_rate=1e30, max_grad_norm=None)
+    with pytest.raises(ValueError, match="became NaN or infinite"):
+        model.partial_fit(TEXTS, LABELS)
+    with pytest.raises(NotFittedError):
+        model.predict(TEXTS)
+
+
 def test_an_error_of_a_callback_surfaces_in_a_search(classifier: partial) -> None:
     grid = {"dropout": [0.0]}
     search = GridSearchCV(classifier(callbacks=[Boom()]), grid, cv=2, error_score="raise")
