@@ -5,8 +5,7 @@ how long the packed chunks are; without that it is transformers' own for padded 
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.util import find_spec
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -172,7 +171,7 @@ def _attention_weights(scaled_query: Tensor, key: Tensor) -> Tensor:
 
 
 def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # torch has it from 2.10 on
+    from torch.nn.attention.varlen import varlen_attn
 
     longest = max(chunks.lengths)
     query, key, value = tokens
@@ -212,15 +211,10 @@ def prepare_packing(encoder: PreTrainedModel) -> None:
         encoder.set_attn_implementation(NAME)
 
 
-@cache
-def _has_kernel() -> bool:
-    return find_spec("torch.nn.attention.varlen") is not None
-
-
 def can_pack(encoder: PreTrainedModel, device: torch.device) -> bool:
     """Whether chunks may be packed there: on CUDA the kernel takes half precision only."""
     if encoder.config._attn_implementation != NAME:
         return False
     if device.type == "cuda":
-        return _has_kernel() and torch.is_autocast_enabled("cuda")
+        return torch.is_autocast_enabled("cuda")
     return device.type == "cpu"

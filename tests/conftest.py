@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import _embedding_memory
@@ -20,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from _data import load_bbc_news
 
 torch.set_num_threads(1)  # two threads on a busy machine with two cores wait for each other
+settings.register_profile("any speed", deadline=None)  # on a busy machine, too
+settings.load_profile("any speed")
 
 
 @pytest.fixture(autouse=True)

@@ -151,7 +151,6 @@ def test_asking_leaves_training_mode_and_random_state_alone(tiny_bert, monkeypat
 
 def test_kernel_is_given_what_it_needs(monkeypatch):
     """The kernel runs on CUDA only; a stand-in with its signature checks what it is told."""
-    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="torch < 2.10 lacks it")
 
     def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None):
         assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
@@ -162,7 +161,7 @@ def test_kernel_is_given_what_it_needs(monkeypatch):
             rows.append(scaled_dot_product_attention(*one, scale=scale).transpose(0, 1))
         return torch.cat(rows)
 
-    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     chunks = PackedChunks([6, 6, 3, 1], torch.device("cpu"), ChunkRandomness())
     tokens = tuple(torch.randn(16, 2, 8) for _ in range(3))
     expected = _attention._attend_in_turn(tokens, chunks, 0.3)

@@ -211,7 +211,9 @@ def test_what_cannot_be_read(tmp_path: Path, tiny_bert: str, tiny_encoder: Any) 
         save_checkpoint(tmp_path / "odd", id2label={0: "yes", 1: "no"})
         path = tmp_path / "odd" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
-        with pytest.raises(ValueError, match=r"id2label must name its outputs, 0 to 1, got"):
+        with pytest.raises(
+            ValueError, match=r"id2label(' with value| must name its outputs, 0 to 1)"
+        ):
             LongBertClassifier.from_pretrained(tmp_path / "odd")
     with pytest.raises(ValueError, match=r"use LongBertClassifier.from_pretrained"):
         LongBertRegressor.from_pretrained(tmp_path)

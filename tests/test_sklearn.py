@@ -20,6 +20,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.base import clone, config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -39,6 +40,7 @@ from sklearn.model_selection import (
     permutation_test_score,
 )
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.utils.fixes import parse_version
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker, _chunking
@@ -350,7 +352,8 @@ def test_html_repr_is_fast_and_small(fitted: LongBertClassifier) -> None:
         assert time.perf_counter() - start < 1.0
         assert "LongBertClassifier" in html
         assert len(html) < 200_000
-    assert "best_epoch_" in fitted._repr_html_()
+    if parse_version(sklearn.__version__) >= parse_version("1.9"):  # shows what was learned
+        assert "best_epoch_" in fitted._repr_html_()
     assert "chunk_size=16" in repr(fitted)
 
 

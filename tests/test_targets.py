@@ -22,7 +22,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.utils.fixes import parse_version
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, _net
 
@@ -295,19 +294,7 @@ def test_random_chunks_are_drawn_anew_each_epoch(
 # Calibration
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "sigmoid",
-        pytest.param(
-            "temperature",
-            marks=pytest.mark.skipif(
-                parse_version(sklearn.__version__) < parse_version("1.8"),
-                reason="CalibratedClassifierCV refuses it before scikit-learn 1.8; we support 1.6",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("method", ["sigmoid", "temperature"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_calibration_is_fitted_on_the_documents_logits(
     classifier: partial, method: str, n_classes: int
