@@ -402,6 +402,8 @@ def _checked_name(name: Any) -> Path:
     """Return the folder to save in, whose name may be taken from what is there now."""
     try:
         folder = _absolute(name)
+    except TypeError as error:
+        raise TypeError(f"{name!r} is no name of a folder, which is a str or path.") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name!r} is no name of a folder ({error}).") from error
     if not str(name) or folder == Path.cwd():

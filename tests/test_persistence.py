@@ -461,6 +461,14 @@ def test_names_that_cannot_be(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_no_name(fitted: LongBertClassifier) -> None:
+    for odd in (3, None, ["x"]):
+        with pytest.raises(TypeError, match="is no name of a folder"):
+            fitted.save_pretrained(odd)
+        with pytest.raises(ValueError, match="'model_name' parameter"):
+            LongBertClassifier.from_pretrained(odd)
+
+
 class WithAnother(LongBertClassifier):
     """A subclass with a parameter of its own, that has no default."""
 
