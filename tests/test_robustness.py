@@ -1205,7 +1205,7 @@ REASONS = [
 ]
 
 
-NAMES = ["folder", "File name too long", "null byte", "surrogates not allowed"]
+NAMES = ["The folder . holds no config.json"]
 
 
 def draw_estimator(rng: np.random.RandomState, kind: str, folder: str) -> Drawn:
@@ -1225,17 +1225,13 @@ def draw_estimator(rng: np.random.RandomState, kind: str, folder: str) -> Drawn:
 
 
 def is_raised_on_purpose(error: BaseException) -> bool:
-    """Whether a `raise` of this package or of scikit-learn's checks is where an error began.
-
-    A name that no folder can have is refused by Python itself.
-    """
+    """Whether a `raise` of this package or of scikit-learn's checks is where an error began."""
     if not isinstance(error, ValueError | TypeError | OSError):
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = linecache.getline(last.filename, last.lineno or 0).strip()
-    if last.filename.startswith(OUR_FOLDER) or "/sklearn/utils/" in last.filename:
-        return line.startswith("raise ")
-    return last.filename.endswith("pathlib.py") and line.startswith("return os.")
+    is_ours = last.filename.startswith(OUR_FOLDER) or "/sklearn/utils/" in last.filename
+    return is_ours and line.startswith("raise ")
 
 
 @dataclass
