@@ -1,5 +1,6 @@
 """What classifier and regressor share: parameters, fit, forward, tags, documentation."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -680,7 +681,7 @@ class BaseLongBert(TextReader):
         """Return what a net in training takes over from the parameters at any time."""
         return {
             "lr": float(self.learning_rate),
-            "batch_size": int(self.batch_size),  # torch takes no NumPy integer
+            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
             "weight_decay": float(self.weight_decay),
             "max_grad_norm": self.max_grad_norm,
             "micro_batch_tokens": self.micro_batch_tokens,

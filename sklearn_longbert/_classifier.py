@@ -1,6 +1,7 @@
 """LongBertClassifier: labels in, labels and probabilities out."""
 
 from functools import partial
+from numbers import Real
 from os import PathLike
 from typing import Any, Self
 
@@ -13,7 +14,6 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import _check_partial_fit_first_call
 from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
@@ -21,7 +21,7 @@ from sklearn_longbert._base import BaseLongBert, with_shared_docs
 from sklearn_longbert._checkpoint import is_regression
 from sklearn_longbert._linear_probe import classification_probe, multilabel_probe
 from sklearn_longbert._net import Probe
-from sklearn_longbert._validation import check_labels
+from sklearn_longbert._validation import check_classes, check_labels, show
 
 CLASS_WEIGHT_DOC = """class_weight : dict, "balanced" or None, default=None
         Weight of each class, multiplied with `sample_weight`. "balanced" weights classes
@@ -359,7 +359,16 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     def _check_classes(self, classes: ArrayLike | None) -> None:
         """Take over, or compare, what a call of partial_fit was given."""
         if not self._is_multilabel:
-            _check_partial_fit_first_call(self, classes)
+            known = None if classes is None else np.unique(check_classes(classes))
+            if not hasattr(self, "classes_"):
+                if known is None:
+                    raise ValueError("classes must be passed on the first call to partial_fit.")
+                self.classes_ = known
+            elif known is not None and not np.array_equal(known, self.classes_):
+                raise ValueError(
+                    f"classes={classes!r} is not the same as on last call to partial_fit, "
+                    f"{self.classes_}: pass the same or none."
+                )
             return
         if classes is None:
             return
@@ -392,14 +401,17 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
             # of weighted counts, so that a weight of k is as good as k copies
             counts = np.bincount(indices, weights, minlength=len(classes))
             return weights.sum() / (len(counts) * counts[indices])
+        given: dict[Any, Any] = self.class_weight if isinstance(self.class_weight, dict) else {}
+        for label, weight in given.items():
+            # within limits, so that products with sample weights neither overflow nor vanish
+            is_number = isinstance(weight, Real)
+            if not (is_number and 1e-50 <= weight <= 1e50):
+                raise ValueError(
+                    f"class_weight must be finite and above 0, from 1e-50 to 1e50, got "
+                    f"{show(weight)} for {label!r}: to leave a class out, leave out its texts."
+                )
         # of all classes, because a part of the texts may lack one that has a weight
-        of_class = compute_class_weight(self.class_weight, classes=classes, y=classes)
-        if not (np.isfinite(of_class).all() and (of_class > 0).all()):
-            raise ValueError(
-                f"class_weight must be finite and above 0, got {self.class_weight}: to leave a "
-                f"class out, leave out its texts."
-            )
-        return of_class[indices]
+        return compute_class_weight(self.class_weight, classes=classes, y=classes)[indices]
 
     def _encode_labels(self, labels: NDArray[Any], name: str) -> NDArray[np.int64]:
         """Return indices of classes, or the indicator matrix as it is."""

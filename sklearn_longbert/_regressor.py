@@ -143,7 +143,9 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         return self._values_of(self._predict_logits(X))
 
     def _values_of(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        values = self._in_unit(logits.astype(np.float64)).astype(np.float32)
+        in_unit = self._in_unit(logits.astype(np.float64))
+        largest = np.finfo(np.float32).max  # a target next to it may be predicted beyond it
+        values = np.clip(in_unit, -largest, largest).astype(np.float32)
         return values if np.ndim(self._mean) else values[:, 0]
 
     def _outcome(self, pooled: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None, Any]:

@@ -183,6 +183,23 @@ def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
     targets = _target_array(y, name)
     if targets.ndim == 2 and targets.shape[1] > 1:
         return _check_indicator(targets, name)
+    labels = _check_column(targets, name)
+    check_classification_targets(labels)
+    return labels
+
+
+def check_classes(classes: Any, name: str = "classes") -> NDArray[Any]:
+    """Return the labels that `partial_fit` is told of, of the dtype that :func:`check_labels` has.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`check_labels`.
+    """
+    return _check_column(_target_array(classes, name), name)
+
+
+def _check_column(targets: NDArray[Any], name: str) -> NDArray[Any]:
     labels = column_or_1d(targets, warn=True)
     _check_elements(labels, name)
     if labels.dtype.kind == "T":
@@ -190,7 +207,6 @@ def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
     if labels.dtype == object and len(labels) and not isinstance(labels[0], str):
         labels = np.array(labels.tolist())  # numbers or bool: scikit-learn cannot tell which
     _check_label_type(labels, name)
-    check_classification_targets(labels)
     return labels
 
 
