@@ -115,7 +115,7 @@ def save(
     chunker: TextChunker,
     **sections: Any,
 ) -> None:
-    """Write a folder that :func:`read_manifest` reads.
+    """Write a folder that :func:`load` reads.
 
     Parameters
     ----------
