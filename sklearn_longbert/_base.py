@@ -584,7 +584,7 @@ class BaseLongBert(TextReader):
         net = self._make_net(chunker, held_out, previous)
         try:
             net.train(training, self.max_epochs)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: the traceback holds the net, and would its weights
             net.release()
             raise
         net.drop_optimizer()

@@ -466,7 +466,7 @@ def _replace(folder: Path, new: Path) -> None:
         if folder.exists():
             folder.rename(aside)
         new.rename(folder)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: what was put aside gets its name back
         if aside.exists() and not folder.exists():
             aside.rename(folder)
         raise

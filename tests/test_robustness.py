@@ -539,7 +539,7 @@ def is_taken(model: Any, features: np.ndarray, y: Any) -> bool:
         warnings.simplefilter("ignore")
         try:
             clone(model).fit(features, y)
-        except Exception:
+        except Exception:  # of scikit-learn, in whatever words: only whether it takes y is asked
             return False
     return True
 
