@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from sklearn_longbert._chunking import TextChunker
     from sklearn_longbert._classifier import LongBertClassifier
     from sklearn_longbert._display import PassageDisplay
+    from sklearn_longbert._history_display import HistoryDisplay
     from sklearn_longbert._regressor import LongBertRegressor
     from sklearn_longbert._vectorizer import LongBertVectorizer
 
 __all__ = [
+    "HistoryDisplay",
     "LongBertClassifier",
     "LongBertRegressor",
     "LongBertVectorizer",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "HistoryDisplay": "_history_display",
     "LongBertClassifier": "_classifier",
     "LongBertRegressor": "_regressor",
     "LongBertVectorizer": "_vectorizer",

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from sklearn_longbert import _pretrained
 from sklearn_longbert._batching import DocumentDataset
-from sklearn_longbert._callbacks import ValidationMonitor, check_callbacks
+from sklearn_longbert._callbacks import TaskReporter, ValidationMonitor, check_callbacks
 from sklearn_longbert._checkpoint import check_known_head, network_from_checkpoint
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker
 from sklearn_longbert._coverage import chunk_report, warn_of_cut_texts
@@ -39,6 +40,7 @@ from sklearn_longbert._explanation import (
     sentence_bounds,
     without_sentences,
 )
+from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._net import DivergedError, LongBertNet, Probe
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._persistence import Saved, load, save
@@ -134,7 +136,9 @@ PARAMETERS = """model_name : str or path-like, default="sentence-transformers/al
         hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
         Weights and the head stay float32.
     callbacks : list, default=None
-        Callbacks of skorch, run inside the fit. Each fit uses clones of them.
+        Callbacks of skorch, run inside the fit. Each fit uses clones of them. Those of
+        scikit-learn 1.9, such as its ProgressBar, are given to `set_callbacks` instead; `fit`
+        tells them of its epochs and their batches.
     revision : str, default=None
         Branch, tag or commit of `model_name` on the Hub.
     local_files_only : bool, default=False
@@ -539,6 +543,7 @@ class BaseLongBert(TextReader):
 
     def _fit(
         self,
+        task: FitTask,
         inputs: Inputs,
         y: NDArray[Any],
         weights: NDArray[np.float64],
@@ -582,6 +587,8 @@ class BaseLongBert(TextReader):
                 "raise validation_fraction, or pass more X_val and y_val."
             )
         net = self._make_net(chunker, held_out, previous)
+        reporter = TaskReporter(task, lambda net: {"net_": deepcopy(net), "chunker_": chunker})
+        net.callbacks = [*(net.callbacks or []), reporter]
         try:
             net.train(training, self.max_epochs)
         except BaseException:  # Ctrl-C, too: the traceback holds the net, and would its weights
@@ -589,6 +596,7 @@ class BaseLongBert(TextReader):
             raise
         net.drop_optimizer()
         self._keep(net, chunker, documents, report)
+        task.end()
         return self
 
     def _partial_fit(self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]) -> Self:

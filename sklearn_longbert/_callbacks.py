@@ -1,6 +1,7 @@
 """What happens around the batches of training: schedule, validation, stopping, progress."""
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_longbert._batching import DocumentDataset
+from sklearn_longbert._fit_tasks import FitTask
 
 Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
 
@@ -101,6 +103,40 @@ class ProgressBar(Callback):
         if training:
             net.bar_.set_postfix(loss=f"{kwargs['loss'].item():.3g}", refresh=False)
             net.bar_.update()
+
+
+class TaskReporter(Callback):
+    """Tell the callbacks of scikit-learn of epochs and batches; stop if one asks for it.
+
+    Parameters
+    ----------
+    task : FitTask
+        The fit.
+    fitted : callable
+        From the net to the attributes of an estimator that predicts as if training had ended.
+    """
+
+    def __init__(self, task: FitTask, fitted: Callable[[Any], dict[str, Any]]) -> None:
+        self.task = task
+        self.fitted = fitted
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
+        self.n_batches_ = ceil(len(X) / net.batch_size)
+
+    def on_epoch_begin(self, net: Any, **_: Any) -> None:
+        self.epoch_ = self.task.subtask("epoch", self.n_batches_)
+        self.stops_ = False
+
+    def on_batch_begin(self, net: Any, **_: Any) -> None:
+        self.batch_ = self.epoch_.subtask("batch")
+
+    def on_batch_end(self, net: Any, **_: Any) -> None:
+        self.stops_ |= self.batch_.end()
+
+    def on_epoch_end(self, net: Any, **_: Any) -> None:
+        self.stops_ |= self.epoch_.end(lambda: self.fitted(net))
+        if self.stops_:
+            raise StopTraining
 
 
 def check_callbacks(callbacks: list[Any] | None) -> None:

@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from tokenizers import Tokenizer
 
 from sklearn_longbert import _pretrained
+from sklearn_longbert._fit_tasks import CallbackSupportMixin, FitTask
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._validation import as_column, check_texts
 
@@ -213,7 +214,7 @@ def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
     return documents
 
 
-class TextChunker(TransformerMixin, Versioned):
+class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
     """Cut texts of any length into chunks of tokens that an encoder can read.
 
     Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
@@ -319,9 +320,11 @@ class TextChunker(TransformerMixin, Versioned):
         OSError
             If the Hub is needed and cannot be reached.
         """
+        task = FitTask.of(self, X, y)
         if X is not None:
             self._check_input(X)
         self._load()
+        task.end()
         return self
 
     def fit_transform(self, X: ArrayLike, y: object = None) -> NDArray[np.object_]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sklearn_longbert import _pretrained
 from sklearn_longbert._base import BaseLongBert, with_shared_docs
 from sklearn_longbert._checkpoint import is_regression
+from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._linear_probe import classification_probe, multilabel_probe
 from sklearn_longbert._net import Probe
 from sklearn_longbert._validation import check_classes, check_labels, show
@@ -186,6 +187,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         OSError
             If the Hub is needed and cannot be reached.
         """
+        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
         inputs, labels, weights = self._check_fit(X, y, sample_weight)
         validation = self._check_validation(X_val, y_val)
         is_multilabel = labels.ndim == 2
@@ -206,7 +208,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
         class_weights = self._class_weights(indices, weights)
         if validation is not None:
             validation = validation[0], self._encode_labels(validation[1], "y_val")
-        return self._fit(inputs, indices, weights, validation, class_weights)
+        return self._fit(task, inputs, indices, weights, validation, class_weights)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

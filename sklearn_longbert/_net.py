@@ -245,7 +245,8 @@ class LongBertNet(NeuralNet):
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and what else trained."""
         del self.optimizer_
-        self.callbacks = self.monitor = None
+        self.callbacks: list[Any] | None = None
+        self.monitor = None
         self.callbacks_: list[tuple[str, Callback]] = []
 
     def release(self) -> None:

@@ -7,13 +7,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
 from sklearn_longbert._chunking import ChunkedDocument, TextChunker, as_documents
+from sklearn_longbert._fit_tasks import CallbackSupportMixin
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._validation import check_texts
 
 Inputs = list[str] | NDArray[np.object_]
 
 
-class TextReader(Versioned):
+class TextReader(CallbackSupportMixin, Versioned):
     """Takes texts, or what TextChunker makes of them, as its parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:

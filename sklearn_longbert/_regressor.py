@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_longbert._base import BaseLongBert, with_shared_docs
 from sklearn_longbert._checkpoint import is_regression
+from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._linear_probe import regression_probe
 from sklearn_longbert._net import Probe
 from sklearn_longbert._validation import check_values
@@ -87,11 +88,12 @@ class LongBertRegressor(RegressorMixin, BaseLongBert):
         OSError
             If the Hub is needed and cannot be reached.
         """
+        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
         inputs, values, weights = self._check_fit(X, y, sample_weight)
         validation = self._check_validation(X_val, y_val)
         if not self._continues():
             self._set_unit(values, weights)
-        return self._fit(inputs, values, weights, validation)
+        return self._fit(task, inputs, values, weights, validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_longbert import _pretrained
 from sklearn_longbert._chunking import TextChunker
 from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._inference import STREAM_TEXTS, Passes, document_embeddings, stretches
 from sklearn_longbert._pooling import TOKEN_POOLINGS
 from sklearn_longbert._progress import Bar
@@ -162,6 +163,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         OSError
             If the Hub is needed and cannot be reached.
         """
+        task = FitTask.of(self, X, y)
         inputs: Inputs = [""] if X is None else self._check_input(X)
         chunker = self._chunker_for(inputs).fit()
         self._check_token_pooling(chunker)
@@ -174,6 +176,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.chunker_ = chunker
         self._autocast = _pretrained.select_autocast(self.precision, device)
         self._n_features_out = encoder.config.hidden_size
+        task.end()
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:

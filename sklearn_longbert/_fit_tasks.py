@@ -1,0 +1,68 @@
+"""What a fit tells the callbacks of scikit-learn: its tasks, their order and their ends.
+
+A fit is one task; that of an estimator with epochs has one subtask each, and these one a batch.
+Before scikit-learn 1.9, which brought callbacks, nothing is told.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+try:
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
+except ImportError:  # scikit-learn 1.8
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's, without callbacks."""
+
+
+class FitTask:
+    """A fit, or a part of it, that begins when it is made.
+
+    Parameters
+    ----------
+    estimator : CallbackSupportMixin
+        Which is fitted.
+    context : CallbackContext or None
+        Of scikit-learn; None before 1.9.
+    **data : dict
+        What the callbacks are given if they ask for it: `X`, `y`, `metadata`.
+    """
+
+    def __init__(self, estimator: Any, context: Any, **data: Any) -> None:
+        self.estimator = estimator
+        self.context = context
+        self.data = data
+        if context is not None:
+            context.call_on_fit_task_begin(estimator=estimator, **data)
+
+    @classmethod
+    def of(
+        cls, estimator: Any, X: Any, y: Any = None, sample_weight: Any = None, n_subtasks: int = 0
+    ) -> Self:
+        """Begin the fit of an estimator; called once in it."""
+        begin = getattr(estimator, "_init_callback_context", None)
+        context = None if begin is None else begin(max_subtasks=n_subtasks)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return cls(estimator, context, X=X, y=y, metadata=metadata)
+
+    def subtask(self, name: str, n_subtasks: int = 0) -> Self:
+        """Begin a part of it."""
+        context = self.context
+        if context is not None:
+            context = context.subcontext(task_name=name, max_subtasks=n_subtasks)
+        return type(self)(self.estimator, context, **self.data)
+
+    def end(self, fitted: Callable[[], dict[str, Any]] | None = None) -> bool:
+        """Tell that it has ended; return whether a callback asks to stop.
+
+        Parameters
+        ----------
+        fitted : callable, default=None
+            Returns the attributes with which a copy of the estimator predicts; called if a
+            callback asks for that copy.
+        """
+        if self.context is None:
+            return False
+        return self.context.call_on_fit_task_end(
+            estimator=self.estimator, reconstruction_attributes=fitted, **self.data
+        )

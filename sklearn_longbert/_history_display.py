@@ -1,0 +1,152 @@
+"""HistoryDisplay: how training went, as a picture."""
+
+from typing import Any, Self
+
+from sklearn.base import is_classifier
+from sklearn.utils.validation import check_is_fitted
+
+TRAINING, VALIDATION = "#0072B2", "#D55E00"  # of Okabe and Ito, which the colour-blind tell apart
+
+
+class HistoryDisplay:
+    """Loss, validation score and learning rate, epoch by epoch.
+
+    Use :meth:`from_estimator` to make one.
+
+    Parameters
+    ----------
+    history : list of dict
+        What an estimator has in ``history_``.
+    best_epoch : int, default=None
+        The epoch, counted from 1, whose weights are kept; marked where there is a validation
+        score.
+    score_name : str, default="score"
+        Of the validation score.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        One above the other: losses; the validation score, if there is one; the learning rate.
+    figure_ : matplotlib Figure
+        That holds them.
+    lines_ : dict of str to matplotlib Line2D
+        `train_loss`, `valid_loss`, `valid_score`, `learning_rate`, as far as they are in `history`.
+
+    See Also
+    --------
+    PassageDisplay : Which passages of a text decided.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn_longbert import HistoryDisplay, LongBertClassifier
+    >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+    >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+    >>> display = HistoryDisplay.from_estimator(classifier)
+    >>> list(display.lines_)
+    ['train_loss', 'learning_rate']
+    """
+
+    def __init__(
+        self,
+        history: list[dict[str, Any]],
+        *,
+        best_epoch: int | None = None,
+        score_name: str = "score",
+    ) -> None:
+        self.history = history
+        self.best_epoch = best_epoch
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, axes: Any = None) -> Self:
+        """Show how an estimator was trained.
+
+        Parameters
+        ----------
+        estimator : LongBertClassifier or LongBertRegressor
+            Fitted.
+        axes : array-like of matplotlib Axes, default=None
+            Where; a new figure if None.
+
+        Returns
+        -------
+        display : HistoryDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If it was never trained, or the number of axes is wrong.
+        """
+        check_is_fitted(estimator)
+        score_name = "accuracy" if is_classifier(estimator) else "R²"
+        display = cls(estimator.history_, best_epoch=estimator.best_epoch_, score_name=score_name)
+        return display.plot(axes)
+
+    def plot(self, axes: Any = None) -> Self:
+        """Draw the picture.
+
+        Parameters
+        ----------
+        axes : array-like of matplotlib Axes, default=None
+            Where, two, or three with a validation score; a new figure if None.
+
+        Returns
+        -------
+        display : HistoryDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no epoch to show, or the number of axes is wrong.
+        """
+        import matplotlib.pyplot as plt
+        import numpy as np
+        from matplotlib.ticker import MaxNLocator
+
+        if not self.history:
+            raise ValueError("history holds no epoch: the estimator was loaded and never trained.")
+        has_score = any("valid_score" in epoch for epoch in self.history)
+        panels = ["loss", *(["score"] if has_score else []), "learning rate"]
+        if axes is None:
+            _, axes = plt.subplots(
+                len(panels), sharex=True, figsize=(6, 2 * len(panels)), layout="constrained"
+            )
+        self.axes_ = np.ravel(axes)
+        if len(self.axes_) != len(panels):
+            raise ValueError(
+                f"{len(self.axes_)} axes where {len(panels)} are needed, for {', '.join(panels)}."
+            )
+        self.figure_ = self.axes_[0].figure
+        of_panel = dict(zip(panels, self.axes_, strict=True))
+        self.lines_: dict[str, Any] = {}
+        self._line(of_panel["loss"], "train_loss", TRAINING, "training")
+        self._line(of_panel["loss"], "valid_loss", VALIDATION, "validation")
+        of_panel["loss"].set(ylabel="loss", ylim=(0, None))
+        if has_score:
+            self._line(of_panel["score"], "valid_score", VALIDATION, "validation")
+            of_panel["score"].set_ylabel(f"validation {self.score_name}")
+        self._line(of_panel["learning rate"], "learning_rate", TRAINING, "at the end of the epoch")
+        of_panel["learning rate"].set(ylabel="learning rate", ylim=(0, None))
+        if has_score and self.best_epoch is not None:
+            for ax in self.axes_:
+                ax.axvline(self.best_epoch, color="0.5", linestyle=":", label="weights kept")
+        self.axes_[-1].set_xlabel("epoch")
+        self.axes_[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        of_panel["loss"].legend(frameon=False)
+        self.figure_.align_ylabels(self.axes_)
+        return self
+
+    def _line(self, ax: Any, name: str, color: str, label: str) -> None:
+        """Draw what the epochs say of it; a part of them may lack a validation score."""
+        points = [(row["epoch"], row[name]) for row in self.history if name in row]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            (line,) = ax.plot(epochs, values, color=color, marker="o", label=label)
+            self.lines_[name] = line
