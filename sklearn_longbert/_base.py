@@ -45,6 +45,7 @@ from sklearn_longbert._net import DivergedError, LongBertNet, Probe
 from sklearn_longbert._network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._persistence import Saved, load, save
 from sklearn_longbert._pooling import POOLINGS, TOKEN_POOLINGS
+from sklearn_longbert._progress import Bar
 from sklearn_longbert._provenance import warn_of_another_version
 from sklearn_longbert._reading import Inputs, TextReader, take
 from sklearn_longbert._validation import check_lengths, check_weights
@@ -875,10 +876,11 @@ class BaseLongBert(TextReader):
         ]
         if level == "chunk":
             return explained
-        return [
-            self._explain_sentences(*parts, max_sentences)
-            for parts in zip(explained, documents, outputs, strict=True)
-        ]
+        shows_one = bool(self.verbose) and len(explained) == 1
+        shows_texts = bool(self.verbose) and not shows_one
+        parts = zip(explained, documents, outputs, strict=True)
+        with Bar(parts, total=len(explained), desc="explain", disable=not shows_texts) as bar:
+            return [self._explain_sentences(*part, max_sentences, shows_one) for part in bar]
 
     def _explain_chunks(
         self, text: str, document: ChunkedDocument, outputs: NDArray[Any]
@@ -910,6 +912,7 @@ class BaseLongBert(TextReader):
         document: ChunkedDocument,
         outputs: Tensor,
         most: int | None,
+        is_shown: bool,
     ) -> DocumentExplanation:
         sentences = sentence_bounds(explained.text)
         passages = np.column_stack([explained.start, explained.end])
@@ -920,7 +923,7 @@ class BaseLongBert(TextReader):
         if chunks:
             array = np.empty(len(chunks), dtype=object)
             array[:] = chunks
-            rows = self.net_.predict_chunks(DocumentDataset(array), progress=bool(self.verbose))
+            rows = self.net_.predict_chunks(DocumentDataset(array), progress=is_shown)
             changed = torch.cat(rows).numpy()
         falls = occlusion_contributions(
             outputs.numpy(), changed, owners, len(numbers), self.net_.module_.pooling

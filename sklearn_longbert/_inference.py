@@ -32,11 +32,14 @@ class Passes:
         Most tokens, padding counted, in one encoder pass.
     device : torch.device
     autocast : torch.dtype or None
+    on_pass : callable, default=None
+        Called after each pass with the number of chunks that it has read.
     """
 
     micro_batch_tokens: int | str
     device: torch.device
     autocast: torch.dtype | None
+    on_pass: Callable[[int], None] | None = None
 
     def casting(self) -> torch.autocast:
         """Return the context that the encoder computes in."""
@@ -175,6 +178,8 @@ def _encode_each(
             for group in plan:
                 outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
                 bar.update(len(group))
+                if passes.on_pass is not None:
+                    passes.on_pass(len(group))
         position = np.empty(len(batch.lengths), dtype=np.intp)  # of a chunk among the outputs
         position[np.concatenate(plan)] = np.arange(len(numbers))
         return torch.cat(outputs)[torch.from_numpy(position[numbers])]

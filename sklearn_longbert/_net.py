@@ -6,6 +6,7 @@ sees text, and knows nothing of labels: the estimators translate.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -170,6 +171,7 @@ class LongBertNet(NeuralNet):
         with self._caching(dataset):
             if is_new and self.probe is not None:
                 self._start_head(dataset, self.probe)
+            self.bar_.set_postfix_str("", refresh=False)
             self.bar_.set_description("fit")
             self.limits_ = self._training_limits(dataset)
             self.notify("on_train_begin", X=dataset, y=None)
@@ -192,8 +194,7 @@ class LongBertNet(NeuralNet):
         if self.module_.frozen:
             self._set_training(False)
             batch = ChunkBatch(dataset.documents)
-            self.bar_.set_description("embed")
-            embeddings = frozen_embeddings(self.module_, batch, self._passes)
+            embeddings = frozen_embeddings(self.module_, batch, self._shown_passes(dataset))
             self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
         try:
             yield
@@ -204,17 +205,17 @@ class LongBertNet(NeuralNet):
         """Let the head be a linear model of the frozen embeddings."""
         network = self.module_
         self._set_training(False)
-        self.bar_.set_description("embed")
+        passes = self._shown_passes(dataset)
         is_mean = network.pooling in BEGIN_AS_MEAN
         if self.cache_ is None and is_mean:
-            means = document_embeddings(network, dataset.documents, self._passes)
+            means = document_embeddings(network, dataset.documents, passes)
             documents = Documents.of_means(means.numpy())
         else:
             batch = ChunkBatch(dataset.documents)
             if self.cache_ is None:
-                of_chunks = encode_chunks(network, batch, self._passes)
+                of_chunks = encode_chunks(network, batch, passes)
             else:
-                of_chunks = cached_embeddings(network, batch, self._passes, self.cache_)
+                of_chunks = cached_embeddings(network, batch, passes, self.cache_)
             if is_mean:
                 means = mean_of_chunks(of_chunks, batch.chunk_counts)
                 documents = Documents.of_means(means.numpy())
@@ -227,6 +228,18 @@ class LongBertNet(NeuralNet):
         with torch.no_grad():
             network.head.weight.copy_(torch.from_numpy(coefficients))
             network.head.bias.copy_(torch.from_numpy(intercepts))
+
+    def _shown_passes(self, dataset: DocumentDataset) -> Passes:
+        """Return passes before the first step of training, which the bar tells of."""
+        total, done = sum(document.n_chunks for document in dataset.documents), 0
+
+        def show(n_chunks: int) -> None:
+            nonlocal done
+            done += n_chunks
+            self.bar_.set_postfix_str(f"{done} of {total} chunks")
+
+        self.bar_.set_description("embed")
+        return replace(self._passes, on_pass=show)
 
     def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""

@@ -6,6 +6,7 @@ history, early stopping and warm starts; callbacks; errors that come early and s
 
 import gc
 import pickle
+import re
 import random
 import weakref
 from collections.abc import Iterator
@@ -967,6 +968,36 @@ def test_verbose_shows_one_bar_a_partial_fit(
         assert out == ""
         assert err.count("\n") == n_bars(err, "fit") == 1
         assert "3/3" in err
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_bar_tells_of_what_is_read_before_training(
+    classifier: partial, capfd: pytest.CaptureFixture[str], frozen: bool
+) -> None:
+    X, y = make_texts(2), np.arange(12) % 2
+    model = classifier(verbose=1, micro_batch_tokens=1, freeze_encoder=frozen).fit(X, y)
+    total = sum(model.n_chunks_)
+    err = capfd.readouterr().err
+    done = [int(number) for number in re.findall(rf"(\d+) of {total} chunks", err)]
+    assert done[: total // 2] == list(range(1, total // 2 + 1))  # a chunk a pass
+    assert done[-1] == total
+    assert "chunks" not in err.split("\r")[-1]
+
+
+def test_explain_shows_one_bar_for_chunks_and_one_for_sentences(
+    classifier: partial, capfd: pytest.CaptureFixture[str]
+) -> None:
+    X, y = [f"{text}. {text}." for text in make_texts(2)], np.arange(12) % 2
+    model = classifier(micro_batch_tokens=1).fit(X, y).set_params(verbose=1)
+    model.explain(X)
+    err = capfd.readouterr().err
+    assert err.count("\n") == n_bars(err, "explain") == 1
+    model.explain(X, level="sentence")
+    err = capfd.readouterr().err
+    assert err.count("\n") == n_bars(err, "explain") == 2
+    assert "12/12" in err
+    model.set_params(verbose=0).explain(X, level="sentence")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("make", ["classifier", "regressor"])
