@@ -6,8 +6,8 @@ history, early stopping and warm starts; callbacks; errors that come early and s
 
 import gc
 import pickle
-import re
 import random
+import re
 import weakref
 from collections.abc import Iterator
 from functools import partial
