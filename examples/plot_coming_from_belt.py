@@ -19,11 +19,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from _data import load_bbc_news
 from sklearn.model_selection import train_test_split
 from transformers import AutoModel, AutoTokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier
 
@@ -143,4 +141,4 @@ for ax, values, label in zip(
     ax.bar_label(bars, fmt="%.2f", padding=2)
     ax.set(xlabel=label)
     ax.margins(x=0.15)
-figure.savefig(Path(__file__).with_name("coming_from_belt.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("coming_from_belt.png"), dpi=150)

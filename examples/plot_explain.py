@@ -15,12 +15,9 @@ sum of what the chunks contribute. Sentences are examined one by one, by leaving
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.model_selection import train_test_split
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _data import load_bbc_news
+from sklearn.model_selection import train_test_split
 
 from sklearn_longbert import LongBertClassifier, PassageDisplay
 
@@ -92,7 +89,6 @@ print(f"and without another one in {(fall_other > 0).mean():.1%}")
 # Blue bars are contributions to the predicted class, orange ones speak against it.
 
 display = PassageDisplay.from_explanation(explanation, n_others=1)
-picture = Path(__file__).with_name("explain.png")
+picture = Path(sys.argv[0]).with_name("explain.png")
 display.figure_.savefig(picture, dpi=150, bbox_inches="tight")
-plt.close(display.figure_)
 print(f"saved {picture.name}")

@@ -18,13 +18,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _data import load_bbc_news
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier
 
@@ -69,4 +67,4 @@ ax.set(xscale="log", xlabel="labelled texts", ylabel=f"accuracy on {len(X_test)}
 ax.set_xticks([5 * count for count in counts], [str(5 * count) for count in counts])
 ax.minorticks_off()
 ax.legend()
-figure.savefig(Path(__file__).with_name("few_labels.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("few_labels.png"), dpi=150)

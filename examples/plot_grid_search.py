@@ -19,11 +19,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _data import make_needles
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import make_needles
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 
@@ -81,4 +79,4 @@ ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
 ax.set_yticks(range(len(poolings)), poolings)
 ax.set(xlabel="chunk_size", ylabel="pooling", title="accuracy in cross-validation")
 figure.colorbar(image)
-figure.savefig(Path(__file__).with_name("grid_search.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("grid_search.png"), dpi=150)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _data import load_bbc_news
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.metrics import (
     average_precision_score,
@@ -27,9 +28,6 @@ from sklearn.metrics import (
     recall_score,
 )
 from sklearn.model_selection import TunedThresholdClassifierCV, train_test_split
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier
 
@@ -96,4 +94,4 @@ for is_rare, color, label in ((False, "#0072B2", "others"), (True, "#D55E00", "p
 axes[1].axvline(threshold, color="black", linestyle=":", label="threshold")
 axes[1].set(yscale="log", xlabel="probability of politics", ylabel="texts")
 axes[1].legend()
-figure.savefig(Path(__file__).with_name("imbalance.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("imbalance.png"), dpi=150)

@@ -20,13 +20,11 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from _data import load_conventions, make_needles
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_conventions, make_needles
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
 
@@ -91,4 +89,4 @@ for ax, (title, bars) in zip(axes[0], panels.items(), strict=True):
     ax.set(title=title, ylim=(0, 1.08))
 axes[0, 0].set_ylabel("accuracy")
 axes[0, 0].legend(loc="upper left", frameon=False)
-figure.savefig(Path(__file__).with_name("long_texts.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("long_texts.png"), dpi=150)

@@ -17,11 +17,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _data import load_bbc_news
 from sklearn.metrics import classification_report, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier
 
@@ -83,4 +81,4 @@ ax.set_yticks(np.arange(5) + 0.5, binarizer.classes_)
 title = "labels: " + ", ".join(sorted(labels_test[longest]))
 ax.set(xlabel="character of the newsletter", title=title)
 figure.colorbar(image, label="probability")
-figure.savefig(Path(__file__).with_name("multilabel.png"), dpi=150)
+figure.savefig(Path(sys.argv[0]).with_name("multilabel.png"), dpi=150)

@@ -18,13 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from _data import load_bbc_news
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report
 from sklearn.model_selection import train_test_split
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 
@@ -74,7 +71,6 @@ display = ConfusionMatrixDisplay.from_predictions(
     y_test, y_pred, cmap="Blues", colorbar=False, xticks_rotation=30
 )
 display.ax_.set_title(f"{len(X_test)} held-out BBC articles, {len(X_train)} to learn from")
-picture = Path(__file__).with_name("quickstart.png")
+picture = Path(sys.argv[0]).with_name("quickstart.png")
 display.figure_.savefig(picture, dpi=150, bbox_inches="tight")
-plt.close(display.figure_)
 print(f"saved {picture.name}")

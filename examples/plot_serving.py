@@ -18,10 +18,8 @@ from pathlib import Path
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.model_selection import train_test_split
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _data import load_bbc_news
+from sklearn.model_selection import train_test_split
 
 from sklearn_longbert import LongBertClassifier
 
@@ -97,7 +95,6 @@ print(f"accuracy after two epochs more: {again.score(X_test, y_test):.3f}")
 figure, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
 ax.barh(list(sizes), list(sizes.values()), color="#0072B2")
 ax.set(xlabel="MB", title="What save_pretrained writes")
-picture = Path(__file__).with_name("serving.png")
+picture = Path(sys.argv[0]).with_name("serving.png")
 figure.savefig(picture, dpi=150)
-plt.close(figure)
 print(f"saved {picture.name}")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from _data import load_bbc_news
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import StackingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -25,9 +26,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
 
@@ -98,5 +96,5 @@ for name, model in contenders.items():
 figure, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 bars = ax.barh(list(accuracy), list(accuracy.values()), color="#0072B2")
 ax.bar_label(bars, fmt="%.3f")
-ax.set(xlabel=f"accuracy on {len(y_test)} texts, of {len(y_train)}", xlim=(0, 1.12))
-figure.savefig(Path(__file__).with_name("stacking.png"), dpi=150)
+ax.set(xlabel=f"accuracy on {len(y_test)} texts, {len(y_train)} to learn from", xlim=(0, 1.12))
+figure.savefig(Path(sys.argv[0]).with_name("stacking.png"), dpi=150)

@@ -1,0 +1,26 @@
+"""Sphinx: ``python -m sphinx docs docs/_build`` runs every example and writes HTML."""
+
+from sklearn_longbert import __version__
+
+project = "sklearn_longbert"
+release = __version__
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {"page_width": "1100px", "fixed_sidebar": True}
+html_show_sourcelink = False
+autosummary_generate = True
+numpydoc_show_class_members = False
+suppress_warnings = ["ref.ref", "ref.term"]  # in what scikit-learn documents of inherited methods
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "ignore_pattern": r"benchmarks|_data",
+    "capture_repr": ("_repr_html_",),
+    "show_signature": False,
+}
