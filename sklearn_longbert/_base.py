@@ -814,7 +814,9 @@ class BaseLongBert(TextReader):
         times its weight; with "max" the chunk with the largest logit of a class contributes all
         of it; with "logsumexp" the text's logit is divided in the shares of the softmax over the
         chunks. Passages do not overlap: of tokens that two chunks read the first half belongs to
-        the earlier one.
+        the earlier one. Where a class is recognised by what is missing, as one of two may be under
+        "max", no passage speaks for it; with a column of zeros and ones for each class as `y`,
+        each needs a passage of its own.
 
         At the level of sentences, each is left out in turn, the chunks that hold a part of it are
         encoded again without it, and its contribution is by how much the text's logits fall. Under
