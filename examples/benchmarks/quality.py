@@ -299,6 +299,7 @@ def show(path):
     axes.set(xscale="log", xlabel="training texts", ylabel="accuracy", title="BBC news, 5 classes")
     ticks = sorted(set(few["labels"]))
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.legend()
     figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
     plt.close(figure)
