@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import sklearn_longbert
+
 EXAMPLES = sorted(Path(__file__).resolve().parents[1].joinpath("examples").glob("plot_*.py"))
 
 
@@ -29,3 +31,19 @@ def test_it_runs(example: Path, tmp_path: Path) -> None:
     assert "Warning" not in done.stderr
     picture = folder / f"{example.stem.removeprefix('plot_')}.png"
     assert picture.stat().st_size > 1000
+
+
+def test_readme_links_each_with_its_picture() -> None:
+    root = EXAMPLES[0].parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for example in EXAMPLES:
+        picture = root / "docs" / "images" / f"{example.stem.removeprefix('plot_')}.png"
+        assert f"(examples/{example.name}) | ![" in readme
+        assert f"({picture.relative_to(root).as_posix()})" in readme
+        assert picture.is_file()
+
+
+def test_the_reference_names_all_that_is_public() -> None:
+    reference = EXAMPLES[0].parents[1].joinpath("docs", "api.rst").read_text(encoding="utf-8")
+    for name in sklearn_longbert.__all__:
+        assert f".. autoclass:: {name}\n" in reference
