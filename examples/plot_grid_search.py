@@ -4,13 +4,13 @@ Which chunk size, which pooling?
 
 How long should chunks be, and how should their logits become one prediction? That depends on the
 texts, so let a grid search answer. ``TextChunker`` is a step of its own: cached by the pipeline's
-``memory``, it tokenizes the texts of a fold once for all candidates that share its settings.
+``memory``, it tokenizes the training texts of a fold once for all candidates that share its settings.
 """
 
 # %%
 # Texts in which one sentence decides
 # -----------------------------------
-# Among 700 words of news stands one sentence of the kitchen or of astronomy.
+# Among 700 words of news stands one sentence of the kitchen or of astronomy, one of four each.
 
 import sys
 import tempfile
@@ -55,7 +55,8 @@ print(f"accuracy in cross-validation: {search.best_score_:.3f}")
 # %%
 # Fresh texts
 # -----------
-# The best of nine candidates looks better in cross-validation than it is; new texts tell.
+# The best of nine candidates looks better in cross-validation than it is; other texts tell, though
+# with the same eight sentences in them.
 
 X_new, y_new = make_needles(40, 700, random_state=1, beyond=200)
 print(f"accuracy on new texts: {search.score(X_new, y_new):.3f}")

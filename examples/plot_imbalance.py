@@ -1,11 +1,11 @@
 """
-A rare class: probabilities, and where to draw the line
-=======================================================
+A rare class: where to draw the line?
+=====================================
 
-One text in twenty is of the kind that is sought. A classifier that never says so is right in
-nineteen of twenty, and useless. What helps is to judge by a score that counts the rare class, to
-calibrate the probabilities, and to choose the threshold for the purpose. All three are
-scikit-learn's own, around ``LongBertClassifier``.
+One text in twenty is of the kind that is sought: when should a classifier say so? One that never
+does is right in nineteen of twenty, and useless. One may weigh the rare class, calibrate the
+probabilities, choose the threshold for the purpose, and judge by scores that count the rare class.
+All are scikit-learn's own, around ``LongBertClassifier``.
 """
 
 # %%
@@ -79,8 +79,9 @@ print(f"\nthe threshold: {threshold:.3f} instead of 0.5")
 # %%
 # The picture
 # -----------
-# Left: are texts with a probability of 30 % of the rare class in 30 % of the cases? Right: where
-# the threshold lies among the probabilities of both classes.
+# Left: are texts with a probability of 30 % of the rare class in 30 % of the cases? Eleven of them
+# are too few to tell how much calibration gains. Right: where the threshold lies among the
+# probabilities of both classes.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 for name in ("plain", "balanced", "calibrated"):

@@ -1,8 +1,8 @@
 """
-A text with several labels
-==========================
+Which labels does a text carry, and where?
+==========================================
 
-A newsletter speaks of sports and of politics: which labels does it carry, and where in it? A
+A newsletter speaks of sports and of politics: which labels are those, and which part says so? A
 matrix of zeros and ones, with a column a label, makes ``LongBertClassifier`` predict several
 labels a text. Under max pooling, the passage that speaks loudest for a label decides it.
 """

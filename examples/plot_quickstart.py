@@ -1,8 +1,8 @@
 """
-Classify news articles of any length
-====================================
+How does one train a classifier of long texts?
+==============================================
 
-How does one train a text classifier when articles are longer than the encoder can read?
+Articles of news are often longer than the encoder can read.
 ``LongBertClassifier`` takes the raw texts: it cuts each into chunks, gives each chunk its logits,
 and learns from one pooled prediction a text. Here it sorts BBC news into five topics, and
 scikit-learn's own tools judge it on texts it has not seen.

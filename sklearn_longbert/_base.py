@@ -468,7 +468,8 @@ class BaseLongBert(TextReader):
             )
         )
         no_documents = np.array([], dtype=object)
-        estimator._keep(net, chunker, no_documents, chunk_report(no_documents))
+        report = chunk_report(no_documents)
+        estimator.__dict__.update(estimator._fitted(net, chunker, no_documents, report))
         return estimator
 
     @classmethod
@@ -588,7 +589,16 @@ class BaseLongBert(TextReader):
                 "raise validation_fraction, or pass more X_val and y_val."
             )
         net = self._make_net(chunker, held_out, previous)
-        reporter = TaskReporter(task, lambda net: {"net_": deepcopy(net), "chunker_": chunker})
+
+        def as_if_fitted(net: LongBertNet) -> dict[str, Any]:
+            """Return what a copy of this estimator predicts with, whatever becomes of this one."""
+            attributes = self._fitted(deepcopy(net), chunker, documents, report)
+            return {**attributes, "_random_state": deepcopy(self._random_state)}
+
+        # in training, the weights are those of the last epoch and not of the best
+        reporter = TaskReporter(
+            task, lambda net: {**as_if_fitted(net), "best_epoch_": len(net.history)}
+        )
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
             net.train(training, self.max_epochs)
@@ -596,8 +606,8 @@ class BaseLongBert(TextReader):
             net.release()
             raise
         net.drop_optimizer()
-        self._keep(net, chunker, documents, report)
-        task.end()
+        self.__dict__.update(self._fitted(net, chunker, documents, report))
+        task.end(lambda: as_if_fitted(net))
         return self
 
     def _partial_fit(self, inputs: Inputs, y: NDArray[Any], weights: NDArray[np.float64]) -> Self:
@@ -624,7 +634,7 @@ class BaseLongBert(TextReader):
                 self.__dict__.pop("net_", None)
                 net.release()
             raise
-        self._keep(net, chunker, documents, chunk_report(documents))
+        self.__dict__.update(self._fitted(net, chunker, documents, chunk_report(documents)))
         return self
 
     def _tensors(
@@ -730,20 +740,25 @@ class BaseLongBert(TextReader):
     def _load_encoder(self, folder: Any, dropouts: tuple[float, float]) -> nn.Module:
         return _pretrained.load_encoder(folder, *dropouts)
 
-    def _keep(
+    def _fitted(
         self,
         net: LongBertNet,
         chunker: TextChunker,
         documents: NDArray[np.object_],
         report: dict[str, Any],
-    ) -> None:
-        self.net_, self.chunker_ = net, chunker
-        self.n_chunks_ = np.array([document.n_chunks for document in documents], dtype=np.intp)
-        self.chunk_report_ = report
-        self._encoder_name = (self.model_name, self.revision)
-        self.history_ = net.epochs()
-        self.n_iter_ = len(self.history_)
-        self.best_epoch_ = net.best_epoch_ or self.n_iter_
+    ) -> dict[str, Any]:
+        """Return the attributes of an estimator that these make a fitted one."""
+        history = net.epochs()
+        return {
+            "net_": net,
+            "chunker_": chunker,
+            "n_chunks_": np.array([document.n_chunks for document in documents], dtype=np.intp),
+            "chunk_report_": report,
+            "_encoder_name": (self.model_name, self.revision),
+            "history_": history,
+            "n_iter_": len(history),
+            "best_epoch_": net.best_epoch_ or len(history),
+        }
 
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
@@ -882,7 +897,10 @@ class BaseLongBert(TextReader):
         shows_texts = bool(self.verbose) and not shows_one
         parts = zip(explained, documents, outputs, strict=True)
         with Bar(parts, total=len(explained), desc="explain", disable=not shows_texts) as bar:
-            return [self._explain_sentences(*part, max_sentences, shows_one) for part in bar]
+            return [
+                self._explain_sentences(one, document, rows, max_sentences, shows_one)
+                for one, document, rows in bar
+            ]
 
     def _explain_chunks(
         self, text: str, document: ChunkedDocument, outputs: NDArray[Any]

@@ -324,7 +324,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         if X is not None:
             self._check_input(X)
         self._load()
-        task.end()
+        task.end(dict)
         return self
 
     def fit_transform(self, X: ArrayLike, y: object = None) -> NDArray[np.object_]:

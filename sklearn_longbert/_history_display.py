@@ -5,6 +5,8 @@ from typing import Any, Self
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_longbert._base import BaseLongBert
+
 TRAINING, VALIDATION = "#0072B2", "#D55E00"  # of Okabe and Ito, which the colour-blind tell apart
 
 
@@ -78,9 +80,17 @@ class HistoryDisplay:
         ------
         NotFittedError
             If the estimator is not fitted.
+        TypeError
+            If it is another kind of estimator.
         ValueError
             If it was never trained, or the number of axes is wrong.
         """
+        if not isinstance(estimator, BaseLongBert):
+            raise TypeError(
+                f"estimator is a {type(estimator).__name__} where a LongBertClassifier or "
+                f"LongBertRegressor is expected: of a Pipeline pass its last step, pipeline[-1], "
+                f"of a search that of its best_estimator_."
+            )
         check_is_fitted(estimator)
         score_name = "accuracy" if is_classifier(estimator) else "R²"
         display = cls(estimator.history_, best_epoch=estimator.best_epoch_, score_name=score_name)
@@ -137,8 +147,11 @@ class HistoryDisplay:
         if has_score and self.best_epoch is not None:
             for ax in self.axes_:
                 ax.axvline(self.best_epoch, color="0.5", linestyle=":", label="weights kept")
-        self.axes_[-1].set_xlabel("epoch")
-        self.axes_[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        for ax in self.axes_:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        shares_x = self.axes_[0].get_shared_x_axes().joined(*self.axes_[[0, -1]])
+        for ax in self.axes_[-1:] if shares_x else self.axes_:
+            ax.set_xlabel("epoch")
         of_panel["loss"].legend(frameon=False)
         self.figure_.align_ylabels(self.axes_)
         return self

@@ -231,14 +231,17 @@ class LongBertNet(NeuralNet):
 
     def _shown_passes(self, dataset: DocumentDataset) -> Passes:
         """Return passes before the first step of training, which the bar tells of."""
-        total, done = sum(document.n_chunks for document in dataset.documents), 0
+        self.bar_.set_description("embed")
+        if not self.progress:
+            return self._passes
+        total, done = len(ChunkBatch(dataset.documents).distinct()[0]), 0
 
         def show(n_chunks: int) -> None:
             nonlocal done
             done += n_chunks
-            self.bar_.set_postfix_str(f"{done} of {total} chunks")
+            # what repeats in another stretch of the texts is read there, too
+            self.bar_.set_postfix_str(f"{min(done, total)} of {total} chunks")
 
-        self.bar_.set_description("embed")
         return replace(self._passes, on_pass=show)
 
     def predict_logits(self, dataset: DocumentDataset, progress: bool = False) -> NDArray[Any]:

@@ -176,7 +176,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.chunker_ = chunker
         self._autocast = _pretrained.select_autocast(self.precision, device)
         self._n_features_out = encoder.config.hidden_size
-        task.end()
+        task.end(dict)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:

@@ -1,17 +1,22 @@
 """Pins that the callbacks of scikit-learn see a fit as it is, and leave it as it would be."""
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_longbert import (
+    HistoryDisplay,
     LongBertClassifier,
     LongBertRegressor,
     LongBertVectorizer,
     TextChunker,
 )
 from sklearn_longbert._fit_tasks import FitTask
+
+mpl.use("agg")
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.8 has no callbacks")
 
@@ -35,7 +40,7 @@ class Recorder:
     def on_fit_task_end(self, estimator, context, *, X, y, metadata, fitted_estimator):
         self.told.append(f"end {context.task_name} {context.task_id}")
         self.given.append((X, y, metadata))
-        if fitted_estimator is not None:
+        if hasattr(fitted_estimator, "predict"):
             self.fitted.append((fitted_estimator, fitted_estimator.predict(X[:5])))
         return context.task_name == self.stop_at
 
@@ -77,8 +82,8 @@ def test_what_is_told_changes_nothing(tiny_bert, toy, frozen):
     recorder = Recorder()
     told = make(tiny_bert, freeze_encoder=frozen, max_epochs=3).set_callbacks(recorder).fit(*toy)
     assert (told.decision_function(toy[0]) == plain.decision_function(toy[0])).all()
-    # copies that predict as they did, while training went on
-    assert len(recorder.fitted) == 3
+    # copies that predict as they did, while training went on; the last one is of the whole fit
+    assert len(recorder.fitted) == 4
     for copy, predicted in recorder.fitted:
         assert (copy.predict(toy[0][:5]) == predicted).all()
     first, last = recorder.fitted[0][0], recorder.fitted[-1][0]
@@ -86,13 +91,37 @@ def test_what_is_told_changes_nothing(tiny_bert, toy, frozen):
     assert (first.decision_function(toy[0]) != told.decision_function(toy[0])).any()
 
 
+def test_a_copy_is_a_fitted_estimator_of_its_own(tiny_bert, toy, tmp_path):
+    recorder = Recorder()
+    settings = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 30}
+    told = make(tiny_bert, max_epochs=3, **settings).fit(*toy)
+    told.set_callbacks(recorder).set_params(max_epochs=2).fit(*toy)
+    plain = make(tiny_bert, max_epochs=2, **settings).fit(*toy)
+    for number, (copy, _) in enumerate(recorder.fitted[:2], start=1):
+        assert copy.n_iter_ == copy.best_epoch_ == len(copy.history_) == number
+        assert HistoryDisplay.from_estimator(copy).lines_
+        plt.close("all")
+        copy.save_pretrained(tmp_path / str(number))
+        again = LongBertClassifier.from_pretrained(tmp_path / str(number))
+        assert (again.decision_function(toy[0]) == copy.decision_function(toy[0])).all()
+        copy.set_params(early_stopping=False).partial_fit(*toy)
+    whole = recorder.fitted[-1][0]
+    assert whole.best_epoch_ == told.best_epoch_ == plain.best_epoch_
+    assert (whole.decision_function(toy[0]) == told.decision_function(toy[0])).all()
+    # nor does what becomes of the copies change what the estimator draws next
+    for estimator in (told, plain):
+        estimator.set_params(early_stopping=False).partial_fit(*toy)
+    assert (told.decision_function(toy[0]) == plain.decision_function(toy[0])).all()
+
+
 def test_scoring_monitor_sees_what_validation_sees(tiny_bert, toy):
     monitor = callback.ScoringMonitor(scoring="accuracy")
     classifier = make(tiny_bert, max_epochs=4).set_callbacks(monitor)
     classifier.fit(*toy, X_val=toy[0], y_val=toy[1])
     scores = [row["accuracy"] for row in monitor.get_logs().data]
-    assert scores == [epoch["valid_score"] for epoch in classifier.history_]
+    assert scores[1:] == [epoch["valid_score"] for epoch in classifier.history_]
     assert len(set(scores)) > 1
+    assert scores[0] == classifier.score(*toy)  # of the fit itself
 
 
 @pytest.mark.parametrize("stop_at", ["epoch", "batch"])
@@ -142,7 +171,7 @@ def test_monitors_hear_from_workers(tiny_bert, toy):
     searched = search(tiny_bert, 2)
     searched.estimator.steps[-1][1].set_callbacks(monitor)
     searched.fit(*toy)
-    assert len([row for log in monitor.get_logs("all") for row in log.data]) == 10
+    assert len([row for log in monitor.get_logs("all") for row in log.data]) == 15
 
 
 def test_without_callbacks_in_scikit_learn_nothing_is_told():

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 from sklearn_longbert import HistoryDisplay, LongBertClassifier, LongBertRegressor
 
@@ -46,6 +47,7 @@ def test_without_validation_there_are_two_panels(tiny_bert, toy):
     assert list(display.axes_) == list(axes)
     assert set(display.lines_) == {"train_loss", "learning_rate"}
     assert all(line.get_label() != "weights kept" for ax in axes for line in ax.lines)
+    assert [ax.get_xlabel() for ax in axes] == ["epoch"] * 2
     with pytest.raises(ValueError, match="1 axes where 2 are needed, for loss, learning rate"):
         HistoryDisplay.from_estimator(classifier, axes=axes[0])
     classifier.partial_fit(*toy)
@@ -62,5 +64,7 @@ def test_partial_fits_after_validation_are_shown_too(tiny_bert, toy):
 def test_what_cannot_be_shown_says_so(tiny_bert):
     with pytest.raises(NotFittedError):
         HistoryDisplay.from_estimator(make(tiny_bert))
+    with pytest.raises(TypeError, match=r"a Pipeline where .* pipeline\[-1\]"):
+        HistoryDisplay.from_estimator(make_pipeline(make(tiny_bert)))
     with pytest.raises(ValueError, match="no epoch"):
         HistoryDisplay([]).plot()
