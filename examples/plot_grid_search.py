@@ -4,7 +4,8 @@ Which chunk size, which pooling?
 
 How long should chunks be, and how should their logits become one prediction? That depends on the
 texts, so let a grid search answer. ``TextChunker`` is a step of its own: cached by the pipeline's
-``memory``, it tokenizes the training texts of a fold once for all candidates that share its settings.
+``memory``, it tokenizes the training texts of a fold once for all candidates that share its
+settings.
 """
 
 # %%
