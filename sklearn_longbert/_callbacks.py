@@ -147,5 +147,6 @@ def check_callbacks(callbacks: list[Any] | None) -> None:
         if not (is_class or isinstance(callback, Callback)):
             raise TypeError(
                 f"callbacks at index {index} is {element!r} where a skorch callback is expected: "
-                f"pass an instance of a subclass of skorch.callbacks.Callback."
+                f"pass an instance of a subclass of skorch.callbacks.Callback, "
+                f"and scikit-learn's own to set_callbacks."
             )
