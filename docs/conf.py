@@ -6,7 +6,6 @@ project = "sklearn_longbert"
 release = __version__
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -14,7 +13,6 @@ exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "1100px", "fixed_sidebar": True}
 html_show_sourcelink = False
-autosummary_generate = True
 numpydoc_show_class_members = False
 suppress_warnings = ["ref.ref", "ref.term"]  # in what scikit-learn documents of inherited methods
 sphinx_gallery_conf = {

@@ -2,6 +2,7 @@
 
 from typing import Any, Self
 
+import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
@@ -117,7 +118,6 @@ class HistoryDisplay:
             If there is no epoch to show, or the number of axes is wrong.
         """
         import matplotlib.pyplot as plt
-        import numpy as np
         from matplotlib.ticker import MaxNLocator
 
         if not self.history:
