@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sklearn_longbert._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sklearn_longbert._chunking import TextChunker
     from sklearn_longbert._classifier import LongBertClassifier
-    from sklearn_longbert._display import PassageDisplay
+    from sklearn_longbert._explaining.display import PassageDisplay
+    from sklearn_longbert._explaining.explanation import DocumentExplanation
     from sklearn_longbert._history_display import HistoryDisplay
     from sklearn_longbert._regressor import LongBertRegressor
+    from sklearn_longbert._texts.chunker import TextChunker
     from sklearn_longbert._vectorizer import LongBertVectorizer
 
 __all__ = [
+    "DocumentExplanation",
     "HistoryDisplay",
     "LongBertClassifier",
     "LongBertRegressor",
@@ -27,12 +29,13 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "DocumentExplanation": "_explaining.explanation",
     "HistoryDisplay": "_history_display",
     "LongBertClassifier": "_classifier",
     "LongBertRegressor": "_regressor",
     "LongBertVectorizer": "_vectorizer",
-    "PassageDisplay": "_display",
-    "TextChunker": "_chunking",
+    "PassageDisplay": "_explaining.display",
+    "TextChunker": "_texts.chunker",
 }
 
 

@@ -29,6 +29,14 @@ def warn_of_another_version(name: str, original: str) -> None:
         warn(warning, stacklevel=2)
 
 
+def refusal_of_pickle(version: str) -> ImportError:
+    """Return the error for a pickle that a version with other modules has made."""
+    return ImportError(
+        f"This pickle was made by sklearn_longbert {version}, whose modules {__version__} does not "
+        f"have: load it with {version}, or fit the estimator again."
+    )
+
+
 class Versioned(BaseEstimator):
     """Keep the version in pickles, as scikit-learn does with its own estimators."""
 

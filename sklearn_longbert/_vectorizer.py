@@ -13,58 +13,44 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_longbert import _pretrained
-from sklearn_longbert._chunking import TextChunker
-from sklearn_longbert._encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_embeddings, stretches
+from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
+from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
-from sklearn_longbert._inference import STREAM_TEXTS, Passes, document_embeddings, stretches
-from sklearn_longbert._pooling import TOKEN_POOLINGS
-from sklearn_longbert._progress import Bar
-from sklearn_longbert._reading import Inputs, TextReader
+from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
+from sklearn_longbert._pretrained.loading import load_encoder
+from sklearn_longbert._shared_docs import with_shared_docs
+from sklearn_longbert._texts.chunker import TextChunker
+from sklearn_longbert._texts.reader import Inputs, TextReader
 
-STREAM_CHARACTERS = 2**23  # of texts that are tokenized and read at once
+STREAM_CHARACTERS = 2**23  # of texts that are chunked and encoded at once
 
 
+@with_shared_docs(
+    {
+        "chunk_selection": """Which chunks are kept where `max_chunks` cuts, as in
+        :class:`TextChunker`; "random" is "even" here.""",
+        "micro_batch_tokens": """Most tokens, padding counted, that are encoded at once; never
+        less than one chunk. "auto" is 2048 on a CPU and 32768 elsewhere. What does not fit is
+        halved.""",
+        "precision": """What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it
+        where the hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or
+        AMX.""",
+        "verbose": "1 shows a progress bar where there are many texts.",
+    }
+)
 class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
     """Turn texts of any length into embeddings of a pretrained encoder.
 
     The embedding of a text is the mean of its chunks' embeddings. Nothing is trained: it is for
     linear models on frozen embeddings, for clustering and search, or beside other features in a
-    FeatureUnion or ColumnTransformer. Any number of texts is read in bounded memory.
+    FeatureUnion or ColumnTransformer. Any number of texts is encoded in bounded memory.
 
     Parameters
     ----------
-    model_name : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
-        Hub id or local folder of any encoder that transformers' AutoModel loads.
-    chunk_size : int, default=None
-        Most tokens of a chunk, special tokens included; a text that is read whole is cut into
-        equally long ones. None is the encoder's limit, at most 512.
-    chunk_overlap : int, default=0
-        Tokens that a chunk repeats from the one before.
-    max_chunks : int, default=None
-        At most this many chunks of a text; None reads it whole.
-    chunk_selection : {"head", "tail", "head_tail", "even", "random"}, default="head"
-        Which chunks are read where `max_chunks` cuts, as in :class:`TextChunker`; "random" is
-        "even" here.
-    token_pooling : {"mean", "cls"}, default="mean"
-        How hidden states become the embedding of a chunk: their mean over the real tokens,
-        or that of the first token.
-    norm : {"l2"} or None, default=None
-        Whether embeddings are scaled to length 1.
-    micro_batch_tokens : int or "auto", default="auto"
-        Most tokens, padding counted, that are encoded at once; never less than one chunk.
-        "auto" is 2048 on a CPU and 32768 elsewhere. What does not fit is halved.
-    device : str or torch.device, default="auto"
-        Where to compute: "auto" is CUDA where there is one, else the CPU.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
-        hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
-    revision : str, default=None
-        Branch, tag or commit of `model_name` on the Hub.
-    local_files_only : bool, default=False
-        Never ask the Hub.
-    verbose : int, default=0
-        1 shows a progress bar where there are many texts.
+    {parameters}
 
     Attributes
     ----------
@@ -105,7 +91,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
 
     def __init__(
         self,
-        model_name: str | PathLike[str] = _pretrained.DEFAULT_MODEL,
+        model_name: str | PathLike[str] = DEFAULT_MODEL,
         *,
         chunk_size: int | None = None,
         chunk_overlap: int = 0,
@@ -169,12 +155,12 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self._check_token_pooling(chunker)
         if X is not None and isinstance(inputs, np.ndarray):
             self._chunk(inputs, chunker, "X")
-        device = _pretrained.select_device(str(self.device))
-        folder = _pretrained.find_folder(self.model_name, self.revision, self.local_files_only)
-        encoder = _pretrained.load_encoder(folder, 0.0, 0.0)
+        device = select_device(str(self.device))
+        folder = find_folder(self.model_name, self.revision, self.local_files_only)
+        encoder = load_encoder(folder, 0.0, 0.0)
         self.encoder_ = ChunkEncoder(encoder, self.token_pooling).to(device).eval()
         self.chunker_ = chunker
-        self._autocast = _pretrained.select_autocast(self.precision, device)
+        self._autocast = select_autocast(self.precision, device)
         self._n_features_out = encoder.config.hidden_size
         task.end(dict)
         return self
@@ -234,7 +220,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "encoder_" in state:
-            device = _pretrained.available_device(state.pop("device_name"))
+            device = available_device(state.pop("device_name"))
             encoder, weights = encoder_from_state(state["encoder_"])
             network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
             network.load_state_dict(weights, assign=True)

@@ -15,7 +15,7 @@ import torch
 from hypothesis import settings
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import _embedding_memory
+from sklearn_longbert._encoding import remembered as remembered_module
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from _data import load_bbc_news
@@ -38,7 +38,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another one's frozen encoder has read."""
-    monkeypatch.setattr(_embedding_memory, "_remembered", OrderedDict())
+    monkeypatch.setattr(remembered_module, "_remembered", OrderedDict())
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from sklearn_longbert import (
-    LongBertClassifier,
-    LongBertRegressor,
-    LongBertVectorizer,
-    TextChunker,
-)
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
 
 N_FEATURES = 30  # the most that a check brings
 LEVELS = np.arange(-3.75, 4, 0.5)  # a number becomes the level below it, as a word of its feature

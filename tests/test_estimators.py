@@ -30,7 +30,9 @@ from skorch.callbacks import Callback, EarlyStopping
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
-from sklearn_longbert import _pretrained as pretrained_module
+from sklearn_longbert import _parameters as parameters_module
+from sklearn_longbert._targets.targets import Classes
+from sklearn_longbert._texts import chunker as chunker_module
 
 WORDS = ("good", "bad", "sport")
 FILLERS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "story", "time")
@@ -485,7 +487,7 @@ def test_early_stopping_keeps_the_best_epochs_weights(
     n_iter: int,
 ) -> None:
     script = Script(*scores)
-    monkeypatch.setattr(LongBertClassifier, "_score_logits", staticmethod(script))
+    monkeypatch.setattr(Classes, "score", staticmethod(script))
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(
         max_epochs=6,
@@ -521,7 +523,7 @@ def test_held_out_texts_are_drawn_by_random_state(
     drawn = []
     for seed in (0, 0, 1):
         script = Script(0.5)
-        monkeypatch.setattr(LongBertClassifier, "_score_logits", staticmethod(script))
+        monkeypatch.setattr(Classes, "score", staticmethod(script))
         classifier(early_stopping=True, validation_fraction=0.3, random_state=seed).fit(X, y)
         drawn.append(script.targets[0].tolist())
     assert drawn[0] == drawn[1] != drawn[2]
@@ -531,7 +533,7 @@ def test_held_out_texts_are_drawn_by_random_state(
 def test_without_early_stopping_the_last_weights_are_kept(
     classifier: partial, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LongBertClassifier, "_score_logits", staticmethod(Script(0.9, 0.1, 0.1)))
+    monkeypatch.setattr(Classes, "score", staticmethod(Script(0.9, 0.1, 0.1)))
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(max_epochs=3, n_iter_no_change=1, callbacks=[recorder])
     model.fit(X, y, X_val=X, y_val=y)
@@ -579,7 +581,7 @@ def test_partial_fit_learns(classifier: partial) -> None:
 def test_partial_fit_goes_on_from_fit(
     classifier: partial, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LongBertClassifier, "_score_logits", staticmethod(Script(0.9, 0.1, 0.1)))
+    monkeypatch.setattr(Classes, "score", staticmethod(Script(0.9, 0.1, 0.1)))
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(max_epochs=3, early_stopping=True, callbacks=[recorder])
     model.fit(X, y, X_val=X, y_val=y)
@@ -1184,8 +1186,8 @@ def test_bad_calls_fail_before_anything_is_loaded(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    for name in ("find_folder", "load_tokenizer", "load_encoder"):
-        monkeypatch.setattr(pretrained_module, name, load)
+    for module in (chunker_module, parameters_module):
+        monkeypatch.setattr(module, "find_folder", load)
     with pytest.raises(error, match=message):
         classifier(**parameters).fit(X, y, **more)
 
@@ -1205,7 +1207,7 @@ def test_bad_settings_fail_before_the_encoder_loads(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(pretrained_module, "load_encoder", load)
+    monkeypatch.setattr(parameters_module, "load_encoder", load)
     with pytest.raises(ValueError, match=message):
         classifier(**parameters).fit(TEXTS, LABELLED)
 

@@ -33,14 +33,9 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from transformers.utils import logging as transformers_logging
 
-from sklearn_longbert import (
-    LongBertClassifier,
-    LongBertRegressor,
-    LongBertVectorizer,
-    TextChunker,
-    _memory,
-)
-from sklearn_longbert._encoder import ChunkEncoder
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
+from sklearn_longbert._encoding import memory as memory_module
+from sklearn_longbert._encoding.encoder import ChunkEncoder
 
 TEXTS = ["good fox jumps over the lazy dog " * 9, "bad dog runs " * 20, "good news", "bad"] * 3
 LABELS = ["good", "bad"] * 6
@@ -250,7 +245,7 @@ def test_running_out_of_memory_keeps_no_tensors(
     classifier: partial, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while the error is kept, whose traceback has the variables of all its frames."""
-    monkeypatch.setattr(_memory, "HOLD_TENSORS", _memory.HOLD_TENSORS | {__name__})
+    monkeypatch.setattr(memory_module, "HOLD_TENSORS", memory_module.HOLD_TENSORS | {__name__})
     model, hidden_states = classifier().fit(TEXTS, LABELS), []
 
     normalise = torch.nn.LayerNorm.forward

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from sklearn_longbert import LongBertClassifier, TextChunker
-from sklearn_longbert._pretrained import DEFAULT_MODEL, find_folder
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 
 CHUNK_SIZE = 16
 WORDS = ["good", "bad", "news", "story", "world", "Größe", "time", "sport", "year", "東京"]

@@ -38,9 +38,16 @@ from tiny import ARCHITECTURES
 
 import sklearn_longbert
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
-from sklearn_longbert._chunking import ChunkedDocument
-from sklearn_longbert._pretrained import DEFAULT_MODEL, select_autocast
-from sklearn_longbert._validation import check_weights
+from sklearn_longbert._pretrained.devices import select_autocast
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
+from sklearn_longbert._targets.checks import check_weights
+from sklearn_longbert._targets.targets import Labels
+from sklearn_longbert._texts.documents import ChunkedDocument
+
+
+def is_multilabel(estimator: Any) -> bool:
+    return isinstance(estimator._targets, Labels)
+
 
 OUR_FOLDER = str(Path(sklearn_longbert.__file__).parent)
 
@@ -841,7 +848,7 @@ def test_extreme_logits(name: str, size: float, fitted: dict[str, Any]) -> None:
     logarithms = classifier.predict_log_proba(TEXTS)
     check_numbers(logarithms, probabilities.shape)
     np.testing.assert_allclose(np.exp(logarithms), probabilities, atol=1e-6)
-    if not classifier._is_multilabel:
+    if not is_multilabel(classifier):
         assert logarithms.min() < -size / 4
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
         predicted = classifier.classes_[probabilities.argmax(axis=1)]
@@ -1394,22 +1401,22 @@ def check_outputs(
             check_explanation(explanation)
         return
     if isinstance(estimator, LongBertRegressor):
-        shape = np.shape(estimator._mean)
+        shape = np.shape(estimator._targets.mean)
         check_numbers(estimator.predict(texts), (n, *shape))
         return
-    is_binary = len(estimator.classes_) == 2 and not estimator._is_multilabel
+    is_binary = len(estimator.classes_) == 2 and not is_multilabel(estimator)
     method = pick(rng, ["predict", "predict_proba", "predict_log_proba", "decision_function"])
     call.parts.append(method)
     outputs = getattr(estimator, method)(texts)
     if method == "predict":
-        assert outputs.shape == ((n, len(estimator.classes_)) if estimator._is_multilabel else (n,))
-        assert np.isin(outputs, [0, 1] if estimator._is_multilabel else estimator.classes_).all()
+        assert outputs.shape == ((n, len(estimator.classes_)) if is_multilabel(estimator) else (n,))
+        assert np.isin(outputs, [0, 1] if is_multilabel(estimator) else estimator.classes_).all()
         return
     is_column = method == "decision_function" and is_binary
     check_numbers(outputs, (n,) if is_column else (n, len(estimator.classes_)))
     if method == "predict_proba":
         assert ((outputs >= 0) & (outputs <= 1)).all()
-        if not estimator._is_multilabel:
+        if not is_multilabel(estimator):
             np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
 
 

@@ -43,7 +43,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.fixes import parse_version
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker, _chunking
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert._texts import chunker as chunker_module
 
 real = partial(
     LongBertClassifier,
@@ -102,13 +103,13 @@ def same_weights(first: Any, second: Any) -> bool:
 def times_tokenized(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, ...]]:
     """How often which texts were given to the tokenizer together."""
     counter: Counter[tuple[str, ...]] = Counter()
-    tokenize = _chunking._tokenize
+    tokenize = chunker_module._tokenize
 
     def counted(tokenizer: Any, texts: list[str], with_spans: bool) -> Any:
         counter[tuple(texts)] += 1
         return tokenize(tokenizer, texts, with_spans)
 
-    monkeypatch.setattr(_chunking, "_tokenize", counted)
+    monkeypatch.setattr(chunker_module, "_tokenize", counted)
     return counter
 
 

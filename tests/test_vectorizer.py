@@ -18,7 +18,8 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertVectorizer, TextChunker, _inference, _vectorizer
+from sklearn_longbert import LongBertVectorizer, TextChunker, _vectorizer
+from sklearn_longbert._encoding import passes as passes_module
 
 TEXTS = ["good", "bad news " * 70, "", "the quick brown fox story " * 25, "sport match " * 9]
 SETTINGS: dict[str, Any] = {"chunk_size": 16, "precision": "float32", "device": "cpu"}
@@ -63,7 +64,7 @@ def test_streams_in_stretches(
         return embed(network, documents, passes)
 
     monkeypatch.setattr(_vectorizer, "document_embeddings", record)
-    monkeypatch.setattr(_inference, "STREAM_TEXTS", 4)
+    monkeypatch.setattr(passes_module, "STREAM_TEXTS", 4)
     np.testing.assert_allclose(vectorizer.transform(TEXTS * 3), whole, rtol=1e-4, atol=1e-6)
     assert sizes == [4, 4, 4, 3]
     sizes.clear()

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier, TextChunker
-from sklearn_longbert._net import LongBertNet
+from sklearn_longbert._training.net import LongBertNet
 
 PARTS = {
     "tokenizing": (TextChunker, "_cut"),

@@ -1,0 +1,1 @@
+"""From chunked documents to embeddings and logits, in passes that memory holds."""

@@ -1,0 +1,188 @@
+"""The encoder, which encodes chunks packed or padded and pools them into one embedding each.
+
+Nothing else knows whether a micro-batch is packed or padded.
+"""
+
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
+from sklearn_longbert._encoding.batches import MicroBatch
+from sklearn_longbert._encoding.dropout import replace_dropouts
+from sklearn_longbert._encoding.memory import is_out_of_memory
+from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
+from sklearn_longbert._pretrained.loading import first_position, rebuild_encoder
+
+PACKING_AGREES: dict[tuple[str, str, bool], bool] = {}  # see ChunkEncoder.packs
+
+
+class ChunkEncoder(nn.Module):
+    """Give every chunk its embedding.
+
+    Parameters
+    ----------
+    encoder : transformers.PreTrainedModel
+    token_pooling : {"mean", "cls"}
+        Hidden states to chunk embedding.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, token_pooling: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.randomness = replace_dropouts(encoder)
+        prepare_packing(encoder)
+        self.first_position = first_position(encoder)
+        self.dtype = next(encoder.parameters()).dtype
+        self.configuration = encoder.config.to_json_string()
+        self.token_pooling = token_pooling
+        self.shares_memory = False  # whether weights lie in memory that others see
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.encoder.parameters()).device
+
+    def make_writable(self) -> None:
+        """Copy the weights if they are not only this network's, as those of a mapped file."""
+        if self.shares_memory:
+            for weight in self.state_dict(keep_vars=True).values():
+                weight.data = weight.data.clone()
+            self.shares_memory = False
+
+    def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
+        """Return the chunk embeddings, of shape (n_chunks, hidden_size).
+
+        Parameters
+        ----------
+        micro_batch : MicroBatch
+        seed : int, default=0
+            What dropout, in training, depends on beside the chunks' numbers.
+        """
+        encode = self._encode_packed if self.packs() else self._encode_padded
+        hidden_states = encode(micro_batch, seed if self.training else None)  # (n_tokens, ...)
+        self.randomness.begin(None)
+        hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it
+        return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
+
+    def packs(self) -> bool:
+        """Whether micro-batches are encoded without padding, where the network is now.
+
+        They are if that gives the same hidden states as padding does. The two are compared once
+        for each configuration, device and precision, because no encoder states what it makes of
+        packed chunks.
+        """
+        device = self.device
+        if not can_pack(self.encoder, device):
+            return False
+        precise = not torch.is_autocast_enabled(device.type)
+        kind = (self.configuration, device.type, precise)
+        if kind not in PACKING_AGREES:
+            PACKING_AGREES[kind] = self._packing_agrees(precise)
+        return PACKING_AGREES[kind]
+
+    def _packing_agrees(self, precise: bool) -> bool:
+        device_type = self.device.type
+        rng = np.random.RandomState(0)
+        n_positions = getattr(self.encoder.config, "max_position_embeddings", 0)
+        chunks = [  # together more than the encoder can encode at once
+            rng.randint(self.encoder.config.vocab_size, size=size).astype(np.int32)
+            for size in (5, 3) * (min(n_positions, 1024) // 8 + 1)
+        ]
+        probe = MicroBatch(chunks, np.arange(len(chunks)), pad_id=0)
+        was_training = self.encoder.training
+        if was_training:
+            self.encoder.eval()
+        dtype = torch.get_autocast_dtype(device_type)
+        # without autocast's cache, which would keep weights that were narrowed without a gradient
+        with (
+            torch.no_grad(),
+            torch.autocast(device_type, dtype=dtype, enabled=not precise, cache_enabled=False),
+        ):
+            padded = self._encode_padded(probe, None).float()
+            try:
+                packed = self._encode_packed(probe, None).float()
+            except Exception as error:  # whatever an architecture makes of it, padding is right
+                if is_out_of_memory(error):
+                    raise
+                agrees = False
+            else:
+                difference = torch.linalg.vector_norm(packed - padded)
+                tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over
+                agrees = bool(difference <= tolerance * torch.linalg.vector_norm(padded))
+        if was_training:
+            self.encoder.train()
+        return agrees
+
+    # Both return the hidden states of the real tokens, of shape (n_tokens, hidden_size).
+
+    def _encode_packed(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
+        device = self.device
+        keys = None if seed is None else micro_batch.dropout_keys(seed).to(device)[None]
+        self.randomness.begin(keys, seed or 0)
+        output = self.encoder(
+            input_ids=micro_batch.input_ids.to(device)[None],
+            position_ids=self._positions(micro_batch).to(device)[None],
+            packed_chunks=PackedChunks(micro_batch.lengths, device, self.randomness),
+        )
+        return output.last_hidden_state[0]
+
+    def _positions(self, micro_batch: MicroBatch) -> Tensor:
+        """Return the position of each token in its chunk, of shape (n_tokens,).
+
+        Encoders that number from the padding index on, as RoBERTa does, leave out padding
+        tokens, which a text may spell.
+        """
+        if self.first_position == 0:
+            return torch.cat([torch.arange(length) for length in micro_batch.lengths])
+        padding = self.first_position - 1
+        is_real = [chunk != padding for chunk in micro_batch.chunks]
+        positions = [np.cumsum(real) * real + padding for real in is_real]
+        return torch.from_numpy(np.concatenate(positions))
+
+    def _encode_padded(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
+        device = self.device
+        mask = micro_batch.attention_mask
+        input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
+            mask, micro_batch.input_ids
+        )
+        keys = None
+        if seed is not None:
+            of_tokens = micro_batch.dropout_keys(seed)
+            keys = torch.zeros_like(input_ids).masked_scatter(mask, of_tokens).to(device)
+        self.randomness.begin(keys, seed or 0)
+        mask = mask.to(device)
+        output = self.encoder(input_ids=input_ids.to(device), attention_mask=mask.long())
+        return output.last_hidden_state[mask]
+
+
+def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
+    """Return what makes an equal encoder, and all weights of the network, on no device."""
+    weights = network.state_dict().items()
+    return {
+        "config": network.encoder.config,
+        "weights": {name: weight.detach().cpu().numpy() for name, weight in weights},
+    }
+
+
+def encoder_from_state(
+    state: dict[str, Any], dropouts: tuple[float, float] | None = None
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """Return an encoder without weights of its own, on the CPU, and the weights of the network.
+
+    Parameters
+    ----------
+    state : dict
+        As :func:`encoder_state` returns it. The tensors share the memory of its arrays.
+    dropouts : tuple of float, default=None
+        New dropout and attention_dropout.
+    """
+    with catch_warnings():  # of arrays that must not be written to: see make_writable
+        simplefilter("ignore", UserWarning)
+        weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
+    encoder = rebuild_encoder(state["config"], dropouts)
+    return encoder.to(next(iter(weights.values())).dtype), weights

@@ -1,0 +1,132 @@
+"""The network: a chunk encoder, a head, a pooling.
+
+Its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the chunk embeddings:
+whatever groups chunks into micro-batches does so between them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.poolings import POOLINGS, GatedAttention, pool_documents
+
+
+class LongBertNetwork(ChunkEncoder):
+    """Give every chunk its logits, and pool them into one vector of logits a document.
+
+    Parameters
+    ----------
+    encoder : transformers.PreTrainedModel
+    n_outputs : int
+        Logits of a document.
+    pooling : {"mean", "max", "logsumexp", "attention"}
+        Chunk logits to document logits.
+    token_pooling : {"mean", "cls"}
+        Hidden states to chunk embedding.
+    dropout : float
+        Probability with which the head's inputs are dropped in training.
+    hidden_layer : tuple of (int, str), default=None
+        Size and activation of a layer between embedding and head. Checkpoints that somebody
+        else fine-tuned have one.
+    frozen : bool, default=False
+        Whether the encoder's weights stay as they are.
+    """
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        n_outputs: int,
+        pooling: str,
+        token_pooling: str,
+        dropout: float,
+        hidden_layer: tuple[int, str] | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(encoder, token_pooling)
+        config = encoder.config
+        size = config.hidden_size
+        self.encoder.requires_grad_(not frozen)
+        self.frozen = frozen
+        self.hidden_layer = hidden_layer
+        self.transform: nn.Module = nn.Identity()
+        if hidden_layer is not None:
+            size, activation = hidden_layer
+            dense = nn.Linear(config.hidden_size, size, dtype=self.dtype)
+            self.transform = nn.Sequential(dense, ACT2FN[activation])
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(size, n_outputs, dtype=self.dtype)
+        nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(self.head.bias)
+        self.pooling = pooling
+        # it scores embeddings, because what it weights are the logits of the head
+        self.attention = GatedAttention(size, self.dtype) if POOLINGS[pooling].scores else None
+
+    def chunk_outputs(self, embeddings: Tensor) -> Tensor:
+        """Return what is pooled of each chunk, of shape (n_chunks, n_columns).
+
+        These are its logits and, with attention pooling, its score in a last column.
+        """
+        features = self.transform(embeddings)
+        logits = self.head(self.dropout(features))  # (n_chunks, n_outputs)
+        if self.attention is None:
+            return logits
+        return torch.cat([logits, self.attention(features)], dim=1)  # (n_chunks, n_outputs + 1)
+
+    def pool(self, chunk_outputs: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+        """Return the document logits, of shape (n_documents, n_outputs).
+
+        Parameters
+        ----------
+        chunk_outputs : Tensor of shape (n_chunks, n_columns)
+            In the order of the documents.
+        chunk_counts : sequence of int, of length n_documents
+        """
+        return pool_documents(chunk_outputs, chunk_counts, self.pooling)
+
+
+def network_settings(network: LongBertNetwork) -> dict[str, Any]:
+    """Return what an equal network is made with, beside its encoder."""
+    return {
+        "n_outputs": network.head.out_features,
+        "pooling": network.pooling,
+        "token_pooling": network.token_pooling,
+        "dropout": network.dropout.p,
+        "hidden_layer": network.hidden_layer,
+        "frozen": network.frozen,
+    }
+
+
+def network_state(network: LongBertNetwork) -> dict[str, Any]:
+    """Return what :func:`network_from_state` needs to make an equal network."""
+    return {**encoder_state(network), "settings": network_settings(network)}
+
+
+def network_from_state(
+    state: dict[str, Any], encoder_dropouts: tuple[float, float] | None = None, **settings: Any
+) -> LongBertNetwork:
+    """Make a network from its state, on the CPU, asking nobody for weights.
+
+    Parameters
+    ----------
+    state : dict
+        As :func:`network_state` returns it. The network's weights are its arrays.
+    encoder_dropouts : tuple of float, default=None
+        New dropout and attention_dropout of the encoder.
+    **settings : Any
+        New settings of the network: pooling, token_pooling, dropout. Attention that the state
+        does not have begins as the mean; attention that is not asked for is left out.
+    """
+    encoder, weights = encoder_from_state(state, encoder_dropouts)
+    with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
+        network = LongBertNetwork(encoder, **{**state["settings"], **settings})
+    wanted = network.state_dict()
+    attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
+    known = {name: value for name, value in weights.items() if name in wanted}
+    network.load_state_dict({**attention, **known}, assign=True)
+    network.shares_memory = True  # with the file, or with the network that the state is of
+    return network

@@ -1,0 +1,252 @@
+"""Encode the chunks of documents without gradients, in passes that memory holds.
+
+The chunks of all documents are sorted by length together, and equal ones are encoded once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.batches import ChunkBatch, in_order
+from sklearn_longbert._encoding.encoder import ChunkEncoder
+from sklearn_longbert._encoding.memory import is_out_of_memory, pass_tokens, too_large
+from sklearn_longbert._encoding.progress import Bar
+from sklearn_longbert._encoding.remembered import (
+    digest,
+    encoder_digest,
+    is_worth_it,
+    remembered,
+)
+
+STREAM_TEXTS = 1024  # chunked at once, and sorted together
+STREAM_TOKENS = 2**21
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a network is to encode chunks.
+
+    Attributes
+    ----------
+    micro_batch_tokens : int or "auto"
+        Most tokens, padding counted, in one encoder pass.
+    device : torch.device
+    autocast : torch.dtype or None
+    on_pass : callable, default=None
+        Called after each pass with the number of chunks that it has encoded.
+    """
+
+    micro_batch_tokens: int | str
+    device: torch.device
+    autocast: torch.dtype | None
+    on_pass: Callable[[int], None] | None = None
+
+    def casting(self) -> torch.autocast:
+        """Return the context that the encoder computes in."""
+        enabled = self.autocast is not None
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=enabled)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a pass."""
+        return pass_tokens(self.micro_batch_tokens, self.device)
+
+    def too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
+        """Return the error for a chunk of `n_tokens` that memory cannot hold alone."""
+        precision = str(self.autocast or torch.float32).removeprefix("torch.")
+        return too_large(error, n_tokens, self.device, precision)
+
+
+def encode_chunks(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor] | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """Return what is made of the embedding of each chunk, on the CPU.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training.
+    batch : ChunkBatch
+    passes : Passes
+    outputs_of : callable, default=None
+        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns);
+        None leaves them as they are.
+    progress : str, default=None
+        What a bar, where there are several passes, is called; None shows none.
+
+    Returns
+    -------
+    outputs : Tensor of shape (n_chunks, n_columns)
+    """
+    numbers, stand_ins = batch.distinct()
+    outputs = _encode_each(network, batch, numbers, passes, outputs_of or _as_they_are, progress)
+    return in_order(outputs, numbers, stand_ins)
+
+
+def cached_embeddings(
+    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, cache: dict[bytes, Tensor]
+) -> Tensor:
+    """Return the embedding of each chunk, on the CPU, encoding those that are not in `cache`.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training, and the same for all that is in the cache.
+    batch : ChunkBatch
+    passes : Passes
+    cache : dict
+        From the digests of chunks to their embeddings; what is encoded is added.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_chunks, hidden_size)
+    """
+    numbers, _ = batch.distinct()
+    new = np.array([n for n in numbers if batch.digests[n] not in cache], dtype=np.intp)
+    if len(new):
+        rows = _encode_each(network, batch, new, passes, _as_they_are, None)
+        cache.update(zip((batch.digests[n] for n in new), rows.clone(), strict=True))
+    return torch.stack([cache[digest] for digest in batch.digests])
+
+
+def frozen_embeddings(
+    network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
+) -> Tensor:
+    """Return the embedding of each chunk, on the CPU, or what is remembered of the same chunks.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        Not in training, and frozen.
+    batch : ChunkBatch
+    passes : Passes
+    progress : str, default=None
+        As in :func:`encode_chunks`.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_chunks, hidden_size)
+    """
+    numbers, stand_ins = batch.distinct()
+    compute = partial(_encode_each, network, batch, numbers, passes, _as_they_are, progress)
+    if can_remember(network, batch):
+        chunks = digest(*(batch.digests[number] for number in numbers))
+        key = digest(
+            encoder_digest(network.encoder),
+            chunks,
+            network.token_pooling,
+            (str(passes.device), str(passes.autocast), passes.max_tokens),
+            (torch.get_num_threads(), torch.get_float32_matmul_precision()),
+        )
+        rows = remembered(key, compute)
+    else:
+        rows = compute()
+    return in_order(rows, numbers, stand_ins)
+
+
+def can_remember(network: ChunkEncoder, batch: ChunkBatch) -> bool:
+    """Whether the chunks of a batch are neither too few nor too many to be remembered."""
+    n_chunks = len(batch.distinct()[0])
+    n_bytes = n_chunks * network.encoder.config.hidden_size * network.dtype.itemsize
+    return is_worth_it(n_chunks, n_bytes)
+
+
+def _as_they_are(embeddings: Tensor) -> Tensor:
+    return embeddings
+
+
+def _encode_each(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    numbers: NDArray[np.intp],
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor],
+    progress: str | None,
+) -> Tensor:
+    """Return the outputs of these chunks, of shape (len(numbers), n_columns)."""
+    with torch.inference_mode():
+        with passes.casting():
+            padded = not network.packs()
+        plan = batch.plan(passes.max_tokens, padded, numbers)
+        outputs: list[Tensor] = []
+        hidden = progress is None or len(plan) == 1
+        with Bar(total=len(numbers), desc=progress, disable=hidden) as bar:
+            for group in plan:
+                outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
+                bar.update(len(group))
+                if passes.on_pass is not None:
+                    passes.on_pass(len(group))
+        return in_order(torch.cat(outputs), np.concatenate(plan), numbers)
+
+
+def _halve_until_it_fits(
+    network: ChunkEncoder,
+    batch: ChunkBatch,
+    numbers: NDArray[np.intp],
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """Return the outputs of these chunks, in as many passes as memory asks for."""
+    try:
+        with passes.casting():
+            embeddings = network.encode(batch.micro_batch(numbers))
+        return [outputs_of(embeddings).cpu()]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(numbers) == 1:
+            raise passes.too_large(error, batch.lengths[numbers[0]]) from error
+    middle = len(numbers) // 2
+    return [
+        part
+        for half in (numbers[:middle], numbers[middle:])
+        for part in _halve_until_it_fits(network, batch, half, passes, outputs_of)
+    ]
+
+
+def mean_of_chunks(of_chunks: Tensor, chunk_counts: Sequence[int]) -> Tensor:
+    """Return the mean of each document's rows, of shape (n_documents, n_columns)."""
+    return torch.stack([rows.mean(0) for rows in of_chunks.split(list(chunk_counts))])
+
+
+def document_embeddings(
+    network: ChunkEncoder, documents: NDArray[np.object_], passes: Passes
+) -> Tensor:
+    """Return the mean of the chunk embeddings of each document, on the CPU.
+
+    Documents are encoded a stretch at a time, so that memory holds the chunks of one stretch only.
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_documents, hidden_size)
+    """
+    means = []
+    sizes = [document.n_tokens for document in documents]
+    for rows in stretches(sizes, STREAM_TOKENS):
+        batch = ChunkBatch(documents[rows])
+        means.append(mean_of_chunks(encode_chunks(network, batch, passes), batch.chunk_counts))
+    return torch.cat(means)
+
+
+def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
+    """Yield stretches, of at most `STREAM_TEXTS` texts and of sizes that sum to `largest`.
+
+    A single text is never divided, so one that is larger comes alone.
+    """
+    start = total = 0
+    for index, size in enumerate(sizes):
+        is_full = index - start == STREAM_TEXTS or total + size > largest
+        if is_full and index > start:
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    yield slice(start, len(sizes))

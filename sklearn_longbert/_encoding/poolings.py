@@ -1,0 +1,155 @@
+"""Poolings: from hidden states to chunk embeddings, from chunk logits to document logits."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+ATTENTION_SIZE = 128  # as in Ilse et al.
+
+
+def mean_tokens(hidden_states: Tensor, lengths: list[int]) -> Tensor:
+    """Mean over the tokens of each chunk, special tokens among them."""
+    return torch.stack([chunk.mean(0) for chunk in hidden_states.split(lengths)])
+
+
+def first_token(hidden_states: Tensor, lengths: list[int]) -> Tensor:
+    """The hidden state of the first token of each chunk, which BERT calls [CLS]."""
+    return torch.stack([chunk[0] for chunk in hidden_states.split(lengths)])
+
+
+# From hidden states, of shape (n_tokens, hidden_size), and how many tokens each chunk has, to
+# embeddings, of shape (n_chunks, hidden_size).
+TOKEN_POOLINGS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
+    "mean": mean_tokens,
+    "cls": first_token,
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How the outputs of a document's chunks become its logits, and which chunk has which share.
+
+    Both functions take outputs of shape (..., n_chunks, n_columns): those of one document, or of
+    several documents of equally many chunks.
+
+    Attributes
+    ----------
+    pool : callable
+        From outputs to the document logits, of shape (..., n_outputs).
+    shares : callable
+        From outputs to the share of each chunk, of shape (..., n_chunks, n_outputs). It is the
+        derivative of the document logits by the chunk logits; over the chunks it adds up to 1.
+    adds_up : bool
+        Whether the document logits are the sum of shares times chunk logits.
+    begins_as_mean : bool
+        Whether a new network's document logits are those of the mean embedding of the chunks.
+    scores : bool
+        Whether the last column of the outputs is a score of the chunk and not a logit.
+    smooth : Pooling or None
+        A smooth pooling whose minimum a fit of this one starts from.
+    """
+
+    pool: Callable[[Tensor], Tensor]
+    shares: Callable[[Tensor], Tensor]
+    adds_up: bool = True
+    begins_as_mean: bool = False
+    scores: bool = False
+    smooth: "Pooling | None" = None
+
+
+def _mean(outputs: Tensor) -> Tensor:
+    return outputs.mean(-2)  # (..., n_outputs)
+
+
+def _equal_shares(outputs: Tensor) -> Tensor:
+    return torch.full_like(outputs, 1 / outputs.shape[-2])
+
+
+def _max(outputs: Tensor) -> Tensor:
+    return outputs.amax(-2)  # (..., n_outputs)
+
+
+def _share_of_the_first_largest(outputs: Tensor) -> Tensor:
+    winners = outputs.argmax(-2, keepdim=True)
+    return torch.zeros_like(outputs).scatter(-2, winners, 1.0)
+
+
+def _logsumexp(outputs: Tensor) -> Tensor:
+    """Logarithm of the mean of the exponentials: K equal chunks have the logits of one."""
+    return outputs.logsumexp(-2) - math.log(outputs.shape[-2])  # (..., n_outputs)
+
+
+def _exponential_shares(outputs: Tensor) -> Tensor:
+    return outputs.softmax(-2)
+
+
+def _attend(outputs: Tensor) -> Tensor:
+    """Sum of the chunk logits, weighted by the softmax of the scores in the last column."""
+    weights = outputs[..., -1:].softmax(-2)  # (..., n_chunks, 1)
+    return (weights * outputs[..., :-1]).sum(-2)  # (..., n_outputs)
+
+
+def _attention_shares(outputs: Tensor) -> Tensor:
+    return outputs[..., -1:].softmax(-2).expand_as(outputs[..., :-1])
+
+
+_LOGSUMEXP = Pooling(_logsumexp, _exponential_shares, adds_up=False)
+POOLINGS = {
+    "mean": Pooling(_mean, _equal_shares, begins_as_mean=True),
+    "max": Pooling(_max, _share_of_the_first_largest, smooth=_LOGSUMEXP),
+    "logsumexp": _LOGSUMEXP,
+    "attention": Pooling(_attend, _attention_shares, begins_as_mean=True, scores=True),
+}
+
+
+class GatedAttention(nn.Module):
+    """Score chunks by their embeddings: a learned part of each, gated by another.
+
+    The first scores are all zero, so that the attention begins as the mean.
+
+    Parameters
+    ----------
+    size : int
+        Size of an embedding.
+    dtype : torch.dtype
+
+    References
+    ----------
+    Ilse, Tomczak and Welling (2018). Attention-based deep multiple instance learning. ICML.
+    https://arxiv.org/abs/1802.04712
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.value = nn.Linear(size, ATTENTION_SIZE, dtype=dtype)
+        self.gate = nn.Linear(size, ATTENTION_SIZE, dtype=dtype)
+        self.score = nn.Linear(ATTENTION_SIZE, 1, bias=False, dtype=dtype)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the scores, of shape (n_chunks, 1)."""
+        return self.score(self.value(embeddings).tanh() * self.gate(embeddings).sigmoid())
+
+
+def pool_documents(chunk_outputs: Tensor, chunk_counts: Sequence[int], pooling: str) -> Tensor:
+    """Pool the chunk logits of each document into the document's logits.
+
+    Parameters
+    ----------
+    chunk_outputs : Tensor of shape (n_chunks, n_outputs), or (n_chunks, n_outputs + 1)
+        The chunks of the first document, then those of the second, and so on; for "attention"
+        with a last column of scores.
+    chunk_counts : sequence of int, of length n_documents
+        How many chunks each document has, at least one.
+    pooling : {"mean", "max", "logsumexp", "attention"}
+
+    Returns
+    -------
+    logits : Tensor of shape (n_documents, n_outputs)
+    """
+    # A loop, because scatter operations would make a GPU's sums differ from run to run.
+    pool = POOLINGS[pooling].pool
+    return torch.stack([pool(rows) for rows in chunk_outputs.split(list(chunk_counts))])

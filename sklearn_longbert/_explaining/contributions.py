@@ -1,0 +1,202 @@
+"""From chunk outputs to the contributions of passages.
+
+Pooling makes it exact: every pooling gives each chunk a share, class by class, and shares times
+logits are contributions that add up to the logits of the text.
+
+| pooling | the share of a chunk | times |
+|---|---|---|
+| mean | 1 / number of chunks | its own logit |
+| attention | its attention weight | its own logit |
+| max | 1 for the chunk with the largest logit, the first of equal ones, else 0 | its own logit |
+| logsumexp | softmax of the logits over the chunks, the text's gradient | the text's logit |
+"""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.poolings import Pooling
+from sklearn_longbert._targets.targets import Targets
+from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
+
+# Ends of sentences: marks, with what closes a quotation behind them, before white space; marks of
+# scripts that leave no space; line breaks. White space belongs to the sentence before it.
+SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）”’]*|\n)\s*")
+
+
+def chunk_contributions(
+    outputs: Tensor, pooling: Pooling, targets: Targets
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what each chunk of a document contributes to its logits, and the chunk logits.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n_chunks, n_columns)
+    pooling : Pooling
+    targets : Targets
+        Knows the unit in which logits are explained.
+
+    Returns
+    -------
+    contributions, chunk_logits : ndarray of shape (n_chunks, n_classes)
+        The contributions to a class add up to the document's logit.
+    """
+    outputs = outputs.double()
+    shares = pooling.shares(outputs).numpy()
+    chunk_logits = outputs[:, : shares.shape[1]].numpy()  # without a score
+    chunk_logits = targets.in_unit(chunk_logits)
+    if pooling.adds_up:
+        return shares * chunk_logits, chunk_logits
+    return shares * targets.in_unit(pooling.pool(outputs).numpy()), chunk_logits
+
+
+def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.intp]:
+    """Return the first and end character of the passage of each chunk that is read.
+
+    Passages do not overlap: of tokens that two chunks read, the first half belongs to the earlier
+    one. Characters between tokens belong to the passage before them, those before the first token
+    to the first one. So passages, joined, are the text, unless `max_chunks` cuts.
+
+    Parameters
+    ----------
+    document : ChunkedDocument
+        Knows its spans.
+    n_characters : int
+        How many characters the text has.
+
+    Returns
+    -------
+    bounds : ndarray of shape (n_chunks, 2)
+    """
+    if document.n_tokens == 0:
+        return np.array([[0, n_characters]])
+    tokens = document.bounds()
+    starts = np.append(token_starts(document), n_characters)
+    starts[0] = 0
+    first, end = tokens[:, 0].copy(), tokens[:, 1].copy()
+    meets = first[1:] <= end[:-1]
+    middle = (first[1:] + end[:-1] + 1) // 2
+    first[1:] = np.where(meets, middle, first[1:])
+    end[:-1] = np.where(meets, middle, end[:-1])
+    return np.column_stack([starts[first], starts[end]])
+
+
+def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
+    """Return the first character of each token, none before that of an earlier token."""
+    return np.maximum.accumulate(document.spans[:, 0].astype(np.intp))
+
+
+def sentence_bounds(text: str) -> NDArray[np.intp]:
+    """Return the first and end character of each sentence of a text; joined, they are the text."""
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+    if not ends or ends[-1] < len(text):
+        ends.append(len(text))
+    return np.column_stack([[0, *ends[:-1]], ends]).astype(np.intp)
+
+
+def without_sentences(
+    document: ChunkedDocument, sentences: NDArray[np.intp]
+) -> tuple[list[ChunkedDocument], NDArray[np.intp]]:
+    """Return the chunks that hold a part of each sentence, without it.
+
+    Parameters
+    ----------
+    document : ChunkedDocument
+        Knows its spans.
+    sentences : ndarray of shape (n_sentences, 2)
+        First and end character.
+
+    Returns
+    -------
+    chunks : list of ChunkedDocument, of length n_changed
+        Each of one chunk.
+    owners : ndarray of shape (n_changed, 2)
+        The sentence and the chunk.
+    """
+    starts, tokens = token_starts(document), document.bounds()
+    first, end = np.searchsorted(starts, sentences).T
+    layout = replace(document.layout, max_chunks=None)
+    chunks, owners = [], []
+    for number, (left, right) in enumerate(zip(first, end, strict=True)):
+        holding = np.flatnonzero((tokens[:, 0] < right) & (tokens[:, 1] > left))
+        for chunk in holding:
+            start, stop = tokens[chunk]
+            ids = document.token_ids
+            kept = np.r_[ids[start : max(left, start)], ids[min(right, stop) : stop]]
+            chunks.append(_one_chunk(kept, ids[start:stop], layout))
+            owners.append((number, chunk))
+    return chunks, np.array(owners, dtype=np.intp).reshape(-1, 2)
+
+
+def _one_chunk(kept: NDArray[Any], whole: NDArray[Any], layout: ChunkLayout) -> ChunkedDocument:
+    if len(kept) == 0 and not (layout.prefix or layout.suffix):
+        kept = whole[:1]  # an encoder reads at least one token
+    return ChunkedDocument(kept[None].astype(np.int32), layout)
+
+
+def occlusion_contributions(
+    outputs: Tensor, changed: Tensor, owners: NDArray[np.intp], n: int, pooling: Pooling
+) -> NDArray[np.float64]:
+    """Return by how much the document's logits fall without each of `n` sentences.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n_chunks, n_columns)
+        The outputs of the whole chunks.
+    changed : Tensor of shape (n_changed, n_columns)
+        The outputs of those without a sentence.
+    owners : ndarray of shape (n_changed, 2)
+        As :func:`without_sentences` returns them.
+    n : int
+    pooling : Pooling
+
+    Returns
+    -------
+    contributions : ndarray of shape (n, n_classes)
+    """
+    pool, rows = pooling.pool, outputs.double()
+    whole = pool(rows)
+    result = torch.zeros(n, len(whole), dtype=torch.float64)
+    new = changed.double()
+    limits = np.searchsorted(owners[:, 0], np.arange(n + 1))
+    for sentence, (left, right) in enumerate(pairwise(limits)):
+        if left < right:
+            chunks = torch.from_numpy(owners[left:right, 1])
+            kept = rows[chunks].clone()
+            rows[chunks] = new[left:right]
+            result[sentence] = whole - pool(rows)
+            rows[chunks] = kept
+    return result.numpy()
+
+
+def choose_sentences(
+    sentences: NDArray[np.intp],
+    passages: NDArray[np.intp],
+    of_passages: NDArray[np.float64],
+    most: int | None,
+) -> NDArray[np.intp]:
+    """Return the numbers of the sentences to examine: those in the passages that count most.
+
+    Parameters
+    ----------
+    sentences, passages : ndarray of shape (n, 2)
+        First and end characters.
+    of_passages : ndarray of shape (n_passages,)
+        Contributions to the class with the largest logit.
+    most : int or None
+        How many at most; None for all that a passage holds.
+    """
+    middles = sentences.sum(axis=1) // 2
+    passage = np.clip(np.searchsorted(passages[:, 0], middles, side="right") - 1, 0, None)
+    is_read = (sentences[:, 0] < passages[passage, 1]) | (sentences[:, 1] <= passages[passage, 1])
+    numbers = np.flatnonzero(is_read)
+    if most is None or len(numbers) <= most:
+        return numbers
+    order = np.argsort(-of_passages[passage[numbers]], kind="stable")
+    return np.sort(numbers[order[:most]])

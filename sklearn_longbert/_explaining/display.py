@@ -1,0 +1,197 @@
+"""PassageDisplay: where in a text the contributions lie, as a picture."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from sklearn_longbert._explaining.explanation import DocumentExplanation
+
+# Of Okabe and Ito, which the colour-blind tell apart.
+FOR, AGAINST = "#0072B2", "#D55E00"
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+class PassageDisplay:
+    """Contributions of passages along a text.
+
+    Bars are the contributions to one class, over the characters of their passage, blue for and
+    orange against it; lines are those to other classes. Use :meth:`from_estimator` or
+    :meth:`from_explanation` to make one.
+
+    Parameters
+    ----------
+    explanation : DocumentExplanation
+        What ``explain`` of an estimator returned of a text.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the picture.
+    figure_ : matplotlib Figure
+        That holds it.
+    bars_ : matplotlib BarContainer
+        One a passage.
+    lines_ : list of matplotlib StepPatch
+        One for each other class that is shown.
+
+    See Also
+    --------
+    LongBertClassifier.explain : The numbers.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn_longbert import LongBertClassifier, PassageDisplay
+    >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+    >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+    >>> display = PassageDisplay.from_estimator(classifier, texts[0] + texts[1])
+    >>> len(display.bars_)
+    6
+    """
+
+    def __init__(self, explanation: DocumentExplanation) -> None:
+        self.explanation = explanation
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        text: str,
+        *,
+        level: str = "chunk",
+        max_sentences: int | None = None,
+        label: Any = None,
+        n_others: int = 2,
+        ax: Any = None,
+    ) -> Self:
+        """Explain a text and show it.
+
+        Parameters
+        ----------
+        estimator : LongBertClassifier or LongBertRegressor
+            Fitted.
+        text : str
+            One text.
+        level : {"chunk", "sentence"}, default="chunk"
+            What a passage is.
+        max_sentences : int, default=None
+            At most so many sentences, as in :meth:`LongBertClassifier.explain`.
+        label : object, default=None
+            The class of the bars; None is the one with the largest logit.
+        n_others : int, default=2
+            How many other classes are shown as lines, those with the largest logits, at most 5.
+        ax : matplotlib Axes, default=None
+            Where; a new figure if None.
+
+        Returns
+        -------
+        display : PassageDisplay
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `text` is no text, or a parameter is not as described.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text is a {type(text).__name__} where one str is expected.")
+        (explanation,) = estimator.explain([text], level=level, max_sentences=max_sentences)
+        return cls.from_explanation(explanation, label=label, n_others=n_others, ax=ax)
+
+    @classmethod
+    def from_explanation(
+        cls,
+        explanation: DocumentExplanation,
+        *,
+        label: Any = None,
+        n_others: int = 2,
+        ax: Any = None,
+    ) -> Self:
+        """Show an explanation.
+
+        Parameters
+        ----------
+        explanation : DocumentExplanation
+            What ``explain`` returned of a text.
+        label : object, default=None
+            The class of the bars; None is the one with the largest logit.
+        n_others : int, default=2
+            How many other classes are shown as lines, those with the largest logits, at most 5.
+        ax : matplotlib Axes, default=None
+            Where; a new figure if None.
+
+        Returns
+        -------
+        display : PassageDisplay
+        """
+        return cls(explanation).plot(ax=ax, label=label, n_others=n_others)
+
+    def plot(self, ax: Any = None, *, label: Any = None, n_others: int = 2) -> Self:
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where; a new figure if None.
+        label : object, default=None
+            The class of the bars; None is the one with the largest logit.
+        n_others : int, default=2
+            How many other classes are shown as lines, those with the largest logits, at most 5.
+
+        Returns
+        -------
+        display : PassageDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If `label` is not among the classes.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib.patches import Patch
+
+        explanation = self.explanation
+        main = explanation.index_of(label)
+        if ax is None:
+            _, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")
+        order = np.argsort(explanation.start, kind="stable")
+        start, end = explanation.start[order], explanation.end[order]
+        contributions = explanation.contributions[order]
+        heights = contributions[:, main]
+        self.bars_ = ax.bar(
+            start,
+            heights,
+            end - start,
+            align="edge",
+            color=np.where(heights >= 0, FOR, AGAINST),
+            edgecolor="white",
+            linewidth=0.8 if len(order) < 100 else 0,
+        )
+        ranked = np.argsort(-explanation.logits, kind="stable")
+        others = [index for index in ranked if index != main][: min(n_others, len(OTHERS))]
+        self.lines_ = [
+            ax.stairs(
+                contributions[:, index],
+                np.append(start, end[-1]),
+                color=color,
+                linewidth=1.5,
+                baseline=None,
+                label=str(explanation.classes[index]),
+            )
+            for index, color in zip(others, OTHERS, strict=False)
+        ]
+        ax.axhline(0, color="0.4", linewidth=0.8)
+        ax.set(
+            xlabel=f"character of the text ({explanation.level}s)",
+            ylabel="contribution",
+            xlim=(0, max(len(explanation.text), 1)),
+            title=f"predicted: {explanation.predicted}",
+        )
+        of_bars = Patch(color=FOR, label=str(explanation.classes[main]))
+        handles = [of_bars, *self.lines_]
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

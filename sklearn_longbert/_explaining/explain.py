@@ -1,0 +1,123 @@
+"""Explain documents by their chunks or by their sentences."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.poolings import POOLINGS
+from sklearn_longbert._encoding.progress import Bar
+from sklearn_longbert._explaining.contributions import (
+    choose_sentences,
+    chunk_contributions,
+    occlusion_contributions,
+    passage_bounds,
+    sentence_bounds,
+    without_sentences,
+)
+from sklearn_longbert._explaining.explanation import DocumentExplanation
+from sklearn_longbert._targets.targets import Targets
+from sklearn_longbert._texts.documents import ChunkedDocument
+from sklearn_longbert._training.net import LongBertNet
+
+
+def explain(
+    texts: Sequence[str],
+    documents: NDArray[np.object_],
+    net: LongBertNet,
+    targets: Targets,
+    level: str,
+    max_sentences: int | None,
+    progress: bool,
+) -> list[DocumentExplanation]:
+    """Explain each document, in order.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        The texts of the documents.
+    documents : ndarray of ChunkedDocument
+        Know their spans.
+    net : LongBertNet
+        Trained.
+    targets : Targets
+    level : {"chunk", "sentence"}
+    max_sentences : int or None
+        At most so many sentences of a text are left out in turn; None leaves out all.
+    progress : bool
+        Whether to show a bar.
+    """
+    outputs = net.predict_chunks(documents, progress=progress)
+    explained = [
+        _explain_chunks(text, document, rows, net.module_.pooling, targets)
+        for text, document, rows in zip(texts, documents, outputs, strict=True)
+    ]
+    if level == "chunk":
+        return explained
+    shows_one = progress and len(explained) == 1  # the passes of one text; else texts
+    parts = zip(explained, documents, outputs, strict=True)
+    hidden = shows_one or not progress
+    with Bar(parts, total=len(explained), desc="explain", disable=hidden) as bar:
+        return [
+            _explain_sentences(one, document, rows, net, targets, max_sentences, shows_one)
+            for one, document, rows in bar
+        ]
+
+
+def _explain_chunks(
+    text: str, document: ChunkedDocument, outputs: Tensor, pooling: str, targets: Targets
+) -> DocumentExplanation:
+    pooled = POOLINGS[pooling].pool(outputs).numpy()[None]  # (1, n_outputs)
+    predictions, probabilities = targets.predictions(pooled), targets.probabilities(pooled)
+    contributions, chunk_logits = chunk_contributions(outputs, POOLINGS[pooling], targets)
+    largest = np.finfo(np.float32).max  # a number next to it may be predicted beyond it
+    logits = np.clip(targets.in_unit(pooled[0].astype(np.float64)), -largest, largest)
+    bounds = passage_bounds(document, len(text))
+    return DocumentExplanation(
+        text=text,
+        start=bounds[:, 0],
+        end=bounds[:, 1],
+        classes=targets.names,
+        contributions=contributions,
+        logits=logits.astype(np.float32),
+        probabilities=None if probabilities is None else probabilities[0],
+        predicted=predictions[0],
+        chunk_logits=chunk_logits.astype(np.float32),
+        chunk=np.arange(len(bounds)),
+        level="chunk",
+    )
+
+
+def _explain_sentences(
+    explained: DocumentExplanation,
+    document: ChunkedDocument,
+    outputs: Tensor,
+    net: LongBertNet,
+    targets: Targets,
+    max_sentences: int | None,
+    progress: bool,
+) -> DocumentExplanation:
+    sentences = sentence_bounds(explained.text)
+    passages = np.column_stack([explained.start, explained.end])
+    of_passages = explained.contributions[:, explained.main_class]
+    numbers = choose_sentences(sentences, passages, of_passages, max_sentences)
+    chunks, owners = without_sentences(document, sentences[numbers])
+    changed = torch.empty((0, outputs.shape[1]))
+    if chunks:
+        array = np.empty(len(chunks), dtype=object)
+        array[:] = chunks
+        changed = torch.cat(net.predict_chunks(array, progress=progress))
+    pooling = POOLINGS[net.module_.pooling]
+    falls = occlusion_contributions(outputs, changed, owners, len(numbers), pooling)
+    return replace(
+        explained,
+        start=sentences[numbers, 0],
+        end=sentences[numbers, 1],
+        contributions=falls * targets.unit,
+        chunk_logits=None,
+        chunk=numbers,
+        level="sentence",
+    )

@@ -1,0 +1,183 @@
+"""DocumentExplanation: what each passage of a text contributes to its prediction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_longbert._explaining.html import to_html
+
+LONGEST_SHOWN = 60  # characters of a passage in a repr
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentExplanation:
+    """What each passage of a text contributes to its prediction.
+
+    Made by ``explain`` of the estimators. Its length is the number of passages; a slice, or an
+    array of indices, is an explanation of these passages only.
+
+    Attributes
+    ----------
+    text : str
+        The caller's own.
+    start, end : ndarray of shape (n_passages,), dtype int
+        Characters of each passage, ``text[start:end]``.
+    classes : ndarray of shape (n_classes,)
+        Labels; of a regressor the numbers of its targets.
+    contributions : ndarray of shape (n_passages, n_classes), dtype float64
+        Of chunks, they add up to `logits`. Of sentences, by how much the text's logits fall if
+        the sentence is left out.
+    logits : ndarray of shape (n_classes,), dtype float32
+        Of the text; of a regressor its prediction.
+    probabilities : ndarray of shape (n_classes,), dtype float32, or None
+        Of the text; None of a regressor.
+    predicted : Any
+        What ``predict`` returns for the text.
+    chunk_logits : ndarray of shape (n_passages, n_classes), dtype float32, or None
+        What the encoder and the head give each chunk; None of sentences.
+    chunk : ndarray of shape (n_passages,), dtype int
+        The number of each passage in the text, counted from 0.
+    level : {"chunk", "sentence"}
+    """
+
+    text: str
+    start: NDArray[np.intp]
+    end: NDArray[np.intp]
+    classes: NDArray[Any]
+    contributions: NDArray[np.float64]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
+    predicted: Any
+    chunk_logits: NDArray[np.float32] | None
+    chunk: NDArray[np.intp]
+    level: str
+
+    @property
+    def passages(self) -> list[str]:
+        """The text of each passage."""
+        return [self.text[start:end] for start, end in zip(self.start, self.end, strict=True)]
+
+    @property
+    def main_class(self) -> int:
+        """Index of the class with the largest logit: the predicted one, where there is one."""
+        return int(np.argmax(self.logits))
+
+    def top(self, n: int = 3, label: Any = None) -> Self:
+        """Return the explanation of the passages that contribute most.
+
+        Parameters
+        ----------
+        n : int, default=3
+            How many, the largest contribution first.
+        label : object, default=None
+            To which of `classes`; None is the one with the largest logit.
+
+        Returns
+        -------
+        explanation : DocumentExplanation
+
+        Raises
+        ------
+        ValueError
+            If `label` is not among the classes.
+        """
+        of_class = self.contributions[:, self.index_of(label)]
+        return self[np.argsort(-of_class, kind="stable")[:n]]
+
+    def index_of(self, label: Any = None) -> int:
+        """Return the index of a label among `classes`; of None, `main_class`.
+
+        Parameters
+        ----------
+        label : object, default=None
+
+        Returns
+        -------
+        index : int
+
+        Raises
+        ------
+        ValueError
+            If `label` is not among the classes.
+        """
+        if label is None:
+            return self.main_class
+        classes = self.classes.tolist()
+        if label not in classes:
+            raise ValueError(f"label={label!r} is not among the classes {classes}.")
+        return classes.index(label)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a row for each passage and class.
+
+        Returns
+        -------
+        frame : DataFrame
+            With the columns chunk, start, end, passage, class and contribution; of sentences,
+            the first is called sentence.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        import pandas as pd
+
+        n_classes = len(self.classes)
+        return pd.DataFrame(
+            {
+                self.level: np.repeat(self.chunk, n_classes),
+                "start": np.repeat(self.start, n_classes),
+                "end": np.repeat(self.end, n_classes),
+                "passage": np.repeat(np.array(self.passages, dtype=object), n_classes),
+                "class": np.tile(self.classes, len(self)),
+                "contribution": self.contributions.ravel(),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, rows: Any) -> Self:
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        return replace(
+            self,
+            start=self.start[chosen],
+            end=self.end[chosen],
+            contributions=self.contributions[chosen],
+            chunk_logits=None if self.chunk_logits is None else self.chunk_logits[chosen],
+            chunk=self.chunk[chosen],
+        )
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        index = self.main_class
+        label = self.classes.tolist()[index]
+        head = (
+            f"<DocumentExplanation: {len(self)} passages, predicted "
+            f"{np.asarray(self.predicted).tolist()!r}, contributions to {label!r}>"
+        )
+        lines = [
+            f"  {contribution:+9.4f}  [{start}:{end}]  {_shortened(passage)!r}"
+            for contribution, start, end, passage in zip(
+                self.contributions[:, index], self.start, self.end, self.passages, strict=True
+            )
+        ]
+        if len(lines) > 10:
+            lines[5:-5] = [f"  ... {len(lines) - 10} more"]
+        return "\n".join([head, *lines])
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+
+def _shortened(passage: str) -> str:
+    if len(passage) <= LONGEST_SHOWN:
+        return passage
+    half = LONGEST_SHOWN // 2
+    return f"{passage[:half]} ... {passage[-half:]}"

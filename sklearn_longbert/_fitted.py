@@ -1,0 +1,392 @@
+"""What a fitted estimator does: predict, explain, report, save and load."""
+
+from functools import partial
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+from warnings import warn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags, check_random_state, get_tags
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_longbert._explaining.explain import explain
+from sklearn_longbert._explaining.explanation import DocumentExplanation
+from sklearn_longbert._parameters import LongBertParameters
+from sklearn_longbert._pretrained.hub import find_folder
+from sklearn_longbert._pretrained.loading import load_config
+from sklearn_longbert._provenance import warn_of_another_version
+from sklearn_longbert._saving.checkpoint import (
+    check_known_head,
+    network_from_checkpoint,
+    targets_of_checkpoint,
+)
+from sklearn_longbert._saving.estimator import LOOKUPS, Saved, load, save
+from sklearn_longbert._targets.targets import Targets
+from sklearn_longbert._texts.chunker import TextChunker
+from sklearn_longbert._texts.documents import chunk_report
+from sklearn_longbert._training.callbacks import (
+    check_callbacks,
+)
+from sklearn_longbert._training.net import LongBertNet
+
+FITTED = (  # all that a fit sets; `classes_` and `device_` follow from it
+    "net_",
+    "chunker_",
+    "history_",
+    "n_iter_",
+    "best_epoch_",
+    "n_chunks_",
+    "chunk_report_",
+    "_targets",
+    "_encoder_name",
+    "_random_state",
+)
+
+
+class FittedLongBert(LongBertParameters):
+    """Everything of both estimators but the fit."""
+
+    # Fitted attributes
+
+    def _learned(
+        self, net: LongBertNet, documents: NDArray[np.object_], report: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what :meth:`_set_fitted` sets beside net, chunker and targets."""
+        history = net.epochs()
+        return {
+            "history": history,
+            "best_epoch": net.best_epoch_ or len(history),
+            "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
+            "chunk_report": report,
+            "encoder_name": (self.model_name, self.revision),
+        }
+
+    def _set_fitted(
+        self,
+        net: LongBertNet,
+        chunker: TextChunker,
+        targets: Targets,
+        random_state: np.random.RandomState,
+        *,
+        history: list[dict[str, Any]],
+        best_epoch: int,
+        n_chunks: NDArray[np.intp],
+        chunk_report: dict[str, Any],
+        encoder_name: tuple[str | PathLike[str], str | None],
+    ) -> Self:
+        """Set every fitted attribute: the one place that does."""
+        self.net_, self.chunker_, self._targets = net, chunker, targets
+        self.history_, self.n_iter_, self.best_epoch_ = history, len(history), best_epoch
+        self.n_chunks_, self.chunk_report_ = n_chunks, chunk_report
+        self._encoder_name, self._random_state = encoder_name, random_state
+        return self
+
+    def _forget_fit(self) -> None:
+        """Delete every fitted attribute."""
+        for name in FITTED:
+            if hasattr(self, name):
+                delattr(self, name)
+
+    # Prediction
+
+    def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
+        check_is_fitted(self)
+        documents = self._chunk(self._check_input(X), self.chunker_, "X")
+        self._set_micro_batches()
+        logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
+        is_finite = np.isfinite(logits).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"The logits of X at index {int(np.argmin(is_finite))} are NaN or infinite: the "
+                f"weights of {type(self).__name__} are not those of a fit, or too large for "
+                f"float32."
+            )
+        return logits
+
+    def _set_micro_batches(self) -> None:
+        """Let the net go by the parameter, which may be lowered without another fit."""
+        name, value = "micro_batch_tokens", self.micro_batch_tokens
+        validate_parameter_constraints(  # no fit has checked it
+            {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
+        )
+        self.net_.micro_batch_tokens = value
+
+    def chunk_report(self, X: ArrayLike) -> dict[str, Any]:
+        """Tell how long texts are, and how much of them a prediction reads.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts, or what TextChunker makes of them.
+
+        Returns
+        -------
+        report : dict
+            `n_texts`; `n_long_texts`, of more than one chunk; `chunks_per_text`, a dict of the
+            quantiles min, median, 90 % and max; `n_tokens`, special ones not counted;
+            `n_cut_texts`, that `max_chunks` cuts; `n_skipped_tokens`, that no chunk reads.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts; the message names the index.
+
+        Examples
+        --------
+        >>> from sklearn_longbert import LongBertClassifier
+        >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+        >>> classifier = LongBertClassifier(chunk_size=64, max_chunks=2, random_state=0)
+        >>> report = classifier.fit(texts, labels).chunk_report(["Short.", "Much longer. " * 100])
+        >>> report["n_texts"], report["n_long_texts"], report["n_cut_texts"]
+        (2, 1, 1)
+        >>> report["n_tokens"], report["n_skipped_tokens"]
+        (302, 176)
+        """
+        check_is_fitted(self)
+        return chunk_report(self._chunk(self._check_input(X), self.chunker_, "X"))
+
+    def explain(
+        self, X: ArrayLike, *, level: str = "chunk", max_sentences: int | None = None
+    ) -> list[DocumentExplanation]:
+        """Tell which passages of each text decided, and by how much.
+
+        At the level of chunks it costs one prediction and is exact: contributions add up to the
+        text's logits. With `pooling` "mean" and "attention" a chunk contributes its own logits
+        times its weight; with "max" the chunk with the largest logit of a class contributes all
+        of it; with "logsumexp" the text's logit is divided in the shares of the softmax over the
+        chunks. Passages do not overlap: of tokens that two chunks read the first half belongs to
+        the earlier one. Where a class is recognised by what is missing, as one of two may be under
+        "max", no passage speaks for it; with a column of zeros and ones for each class as `y`,
+        each needs a passage of its own.
+
+        At the level of sentences, each is left out in turn, the chunks that hold a part of it are
+        encoded again without it, and its contribution is by how much the text's logits fall. Under
+        "mean" that depends on these chunks alone. Other than with masked sampling (Stremmel et
+        al., 2022, https://arxiv.org/abs/2203.11201), which leaves out many random spans at once
+        and averages, each sentence is judged with all others in place. A sentence ends at
+        ``.``, ``!``, ``?`` or ``…`` before white space, at ``。！？`` and at a line break.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts themselves, not what TextChunker makes of them.
+        level : {"chunk", "sentence"}, default="chunk"
+            What a passage is.
+        max_sentences : int, default=None
+            Of each text, at most so many sentences are left out in turn and shown: those of the
+            chunks that contribute most to the class with the largest logit. None are all.
+
+        Returns
+        -------
+        explanations : list of DocumentExplanation
+            One a text.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts, or a parameter is not as described.
+
+        Examples
+        --------
+        >>> from sklearn_longbert import LongBertClassifier
+        >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+        >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+        >>> (explanation,) = classifier.explain(["A dull film. " * 40])
+        >>> len(explanation), bool(explanation.passages[0].startswith("A dull film."))
+        (3, True)
+        >>> bool(abs(explanation.contributions.sum(0) - explanation.logits).max() < 1e-5)
+        True
+        """
+        check_is_fitted(self)
+        constraints = {
+            "level": [StrOptions({"chunk", "sentence"})],
+            "max_sentences": [Interval(Integral, 1, None, closed="left"), None],
+        }
+        given = {"level": level, "max_sentences": max_sentences}
+        validate_parameter_constraints(constraints, given, f"{type(self).__name__}.explain")
+        texts = self._check_input(X)
+        if isinstance(texts, np.ndarray):
+            raise TypeError(
+                "X holds chunked documents, which do not know their texts: pass the texts "
+                "themselves, whose passages explain shows."
+            )
+        documents = self.chunker_._cut(texts, with_spans=True)
+        self._set_micro_batches()
+        progress = bool(self.verbose)
+        return explain(texts, documents, self.net_, self._targets, level, max_sentences, progress)
+
+    # Saving
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Save the fitted estimator as a folder that :meth:`from_pretrained` reads.
+
+        The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
+        read; transformers' AutoModel opens the encoder in it. It is written beside its place, as
+        ``.<name>.<random>.partial``, and renamed: whatever happens, what was saved there before
+        stays readable until the new one is complete. Not kept are `callbacks`, metadata requests
+        and the optimizer.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Its parents are made where they are missing. If it exists, it must be empty or hold
+            nothing but what was saved there before, which is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        FileExistsError
+            If the folder holds anything else.
+        OSError
+            If it cannot be written, for instance because the disk is full.
+        TypeError
+            If a parameter or a class label has no form in JSON.
+        """
+        check_is_fitted(self)
+        if self.callbacks:
+            warn(
+                "callbacks are not saved: pass them again, set_params(callbacks=...), to what "
+                "from_pretrained returns, or set callbacks=None before saving.",
+                UserWarning,
+                stacklevel=2,
+            )
+        # another one is the parameter's own, or NumPy's global one
+        keeps_random_state = isinstance(self.random_state, Integral)
+        save(
+            folder,
+            self.net_.module_,
+            self.chunker_,
+            self._targets,
+            estimator=get_tags(self).estimator_type,
+            parameters={**self.get_params(deep=False), "callbacks": None},
+            fitted={
+                "history": self.history_,
+                "best_epoch": self.best_epoch_,
+                "n_chunks": self.n_chunks_,
+                "chunk_report": self.chunk_report_,
+                "encoder_name": self._encoder_name,
+                "random_state": self._random_state if keeps_random_state else None,
+            },
+        )
+
+    @classmethod
+    def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted estimator: a saved one, or somebody else's fine-tuned checkpoint.
+
+        What :meth:`save_pretrained` has saved predicts as it did, and is trained further in the
+        same ways. Nothing in the folder is run, and every file is compared with its checksum.
+
+        A checkpoint that was fine-tuned for sequence classification of short texts is applied to
+        each chunk, and the logits are pooled, without training. Further training, by
+        `partial_fit` or with ``warm_start=True``, starts there.
+
+        Parameters
+        ----------
+        model_name : str or path-like
+            Folder of :meth:`save_pretrained`; or Hub id or local folder of a checkpoint that
+            transformers' AutoModelForSequenceClassification loads, of BERT, RoBERTa, XLM-RoBERTa,
+            CamemBERT, MPNet, DistilBERT, ELECTRA, ALBERT or DeBERTa-v2 and -v3.
+        **parameters : dict
+            Of the estimator. Of a saved one, those that replace the saved parameters, such as
+            `device`; what shapes the chunks and the network must stay what it was, and `revision`
+            and `local_files_only` say how the Hub is asked for the folder. Of a checkpoint,
+            `token_pooling` is "cls", which these heads read.
+
+        Returns
+        -------
+        estimator : LongBertClassifier or LongBertRegressor
+            The saved one, on the CPU where the device it was on is missing; or one with the
+            checkpoint's labels, or numbers in its own unit.
+
+        Raises
+        ------
+        ValueError
+            If it holds neither, one for another kind of target, a saved estimator that is damaged
+            or of another format, or a parameter is not as described.
+        OSError
+            If the Hub is needed and cannot be reached.
+
+        Examples
+        --------
+        >>> from tempfile import mkdtemp
+        >>> from sklearn_longbert import LongBertClassifier
+        >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+        >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+        >>> folder = mkdtemp()
+        >>> classifier.save_pretrained(folder)
+        >>> again = LongBertClassifier.from_pretrained(folder)
+        >>> bool((again.decision_function(texts) == classifier.decision_function(texts)).all())
+        True
+        """
+        saved = load(model_name)
+        if saved is None:
+            estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
+            estimator._validate_params()
+            folder = find_folder(model_name, estimator.revision, estimator.local_files_only)
+            saved = load(folder)
+            if saved is None:
+                return estimator._start_at_checkpoint(folder)
+        return cls._from_saved(saved, parameters)
+
+    @classmethod
+    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
+        new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
+        saved.check_new(cls, get_tags(cls()).estimator_type, new, cls._get_param_names())
+        estimator = cls(**{**saved.parameters, **new})
+        estimator._validate_params()
+        check_callbacks(estimator.callbacks)
+        warn_of_another_version(cls.__name__, saved.version)
+        random_state = saved.fitted.pop("random_state") or check_random_state(
+            estimator.random_state
+        )
+        net = estimator._make_net(
+            saved.chunker,
+            saved.targets,
+            np.random.RandomState(0),  # whose seed nobody asks for
+            anywhere="device" not in new,
+            warmup_fraction=None,
+        )
+        net.start(lambda: saved.network)
+        return estimator._set_fitted(
+            net, saved.chunker, saved.targets, random_state, **saved.fitted
+        )
+
+    def _start_at_checkpoint(self, folder: Path) -> Self:
+        """Take over the encoder and the head that somebody else fine-tuned."""
+        if self.token_pooling != "cls":
+            raise ValueError(
+                'Heads for sequence classification take the first token: leave token_pooling="cls".'
+            )
+        config = load_config(folder)
+        check_known_head(config, folder)
+        targets, order = targets_of_checkpoint(config, get_tags(self).estimator_type)
+        random_state = check_random_state(self.random_state)
+        chunker = self._chunker_for([""]).fit()
+        net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
+        dropouts = (self.dropout, self.attention_dropout)
+        net.start(
+            partial(
+                network_from_checkpoint, folder, dropouts, order, self.pooling, self.freeze_encoder
+            )
+        )
+        no_documents = np.array([], dtype=object)
+        learned = self._learned(net, no_documents, chunk_report(no_documents))
+        return self._set_fitted(net, chunker, targets, random_state, **learned)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags

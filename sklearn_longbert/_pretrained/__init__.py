@@ -1,0 +1,1 @@
+"""Find and load pretrained encoders and tokenizers, and choose where they compute."""

@@ -1,0 +1,54 @@
+"""Choose the device and the precision that an encoder computes in."""
+
+import torch
+
+
+def select_device(device: str) -> torch.device:
+    """Return the torch device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device, or this machine has none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        selected = torch.device(device)
+        torch.empty(0, device=selected)
+        if selected.type == "meta":
+            raise RuntimeError("it holds no numbers")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={device!r} cannot be used on this machine ({reason}): pass 'auto', 'cpu', or "
+            f"a device that torch finds here, such as 'cuda' or 'cuda:1'."
+        ) from error
+    return selected
+
+
+def available_device(device: str) -> torch.device:
+    """Return the torch device of that name, or where this machine has none what "auto" is."""
+    try:
+        return select_device(device)
+    except ValueError:
+        return select_device("auto")
+
+
+def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of autocast, None for plain float32.
+
+    "auto" goes by what the processor says of itself, not by a timing: a timing could fall
+    differently in two runs on one machine, and so would the weights.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False

@@ -1,0 +1,149 @@
+"""Encoder and tokenizer in a folder that transformers opens too, and back, without the Hub.
+
+What is read may come from anybody: nothing that a config could name is looked for elsewhere, and
+sizes are compared with those of the weights before anything that large is made.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
+
+from sklearn_longbert._pretrained.loading import load_config, rebuild_encoder, silenced
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json")
+MOST_LAYERS, MOST_LABELS, LARGEST_SIZE = 1000, 10**5, 2**24  # far beyond any encoder
+MOST_CONFIG_BYTES = 2**24
+# Settings by which transformers would fetch or import something that is not in the folder.
+ELSEWHERE = re.compile(
+    "backbone|quantization|auto_map|transformers_weights|(attn|experts)_implementation|per_layer"
+)
+
+
+def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and the weights, in one file.
+
+    Raises
+    ------
+    ValueError
+        If transformers saves this architecture under other names than its own.
+    """
+    weights = encoder.state_dict()
+    n_bytes = sum(weight.nbytes for weight in weights.values())
+    with silenced():
+        encoder.save_pretrained(folder, max_shard_size=n_bytes + 1)
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        if set(file.keys()) != set(weights):
+            raise ValueError(
+                f"the weights of a {encoder.config.model_type} have other names in a file: keep "
+                f"the estimator as a pickle, with joblib.dump"
+            )
+
+
+def save_tokenizer(
+    tokenizer: Tokenizer,
+    prefix: tuple[int, ...],
+    suffix: tuple[int, ...],
+    pad_id: int,
+    folder: Path,
+) -> None:
+    """Write the tokenizer, and what transformers needs to know about its special tokens.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+    prefix, suffix : tuple of int
+        Special tokens before and after a text.
+    pad_id : int
+    folder : Path
+    """
+    tokens = {"pad_token": pad_id}
+    if len(prefix) == 1:
+        tokens["cls_token"] = prefix[0]
+    if len(suffix) == 1:
+        tokens["sep_token"] = suffix[0]
+    names = {role: tokenizer.id_to_token(token_id) for role, token_id in tokens.items()}
+    with silenced():
+        wrapper = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, **{role: name for role, name in names.items() if name}
+        )
+        wrapper.save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.name not in FILES:
+            path.unlink()
+    tokenizer.save(str(folder / TOKENIZER))  # as it is: the wrapper has added its tokens
+
+
+def load_saved_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer that :func:`save_tokenizer` wrote."""
+    return Tokenizer.from_file(str(folder / TOKENIZER))
+
+
+def load_saved_encoder(folder: Path) -> PreTrainedModel:
+    """Return the encoder that :func:`save_encoder` wrote, with its own dropout, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If config and weights do not belong together, or cannot be read.
+    """
+    _check_raw_config(folder / CONFIG)
+    config = load_config(folder)
+    _check_sizes(config, folder)
+    weights = load_file(folder / WEIGHTS)
+    encoder = rebuild_encoder(config).to(next(iter(weights.values())).dtype)
+    encoder.load_state_dict(weights, assign=True)
+    return encoder
+
+
+def _check_raw_config(path: Path) -> None:
+    """Raise ValueError at what transformers would act on while it reads a config."""
+    if path.stat().st_size > MOST_CONFIG_BYTES:
+        raise ValueError(f"{path} has more than {MOST_CONFIG_BYTES} bytes")
+    config = json.loads(path.read_bytes())
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no object")
+    _check_settings(config)
+
+
+def _check_settings(config: dict[str, Any]) -> None:
+    for name, value in config.items():
+        if ELSEWHERE.search(name):
+            raise ValueError(f"the config has {name}, which no saved encoder has")
+        most = LARGEST_SIZE
+        if "layer" in name or "group" in name:
+            most = MOST_LAYERS
+        elif "label" in name:
+            most = MOST_LABELS
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > most:
+                raise ValueError(f"{name} is {number:.3g}, at most {most} is possible")
+            if isinstance(number, dict):
+                _check_settings(number)
+
+
+def _check_sizes(config: Any, folder: Path) -> None:
+    """Raise ValueError unless an encoder of this config is as large as its weights."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    sizes = {size for shape in shapes for size in shape}
+    for name in ("hidden_size", "vocab_size"):
+        if getattr(config, name) not in sizes:
+            raise ValueError(f"{name} is {getattr(config, name)}, which no weight is")
+    with silenced(), no_init_weights(), torch.device("meta"):
+        expected = AutoModel.from_config(config).state_dict()
+    n_found = sum(torch.Size(shape).numel() for shape in shapes)
+    of_pooler = {name for name in expected if name.startswith("pooler.")}
+    n_expected = sum(w.numel() for name, w in expected.items() if name not in of_pooler)
+    if n_found != n_expected or sum(expected[name].numel() for name in of_pooler) > n_found:
+        raise ValueError(
+            f"the weights are {n_found} numbers where the config describes {n_expected}"
+        )

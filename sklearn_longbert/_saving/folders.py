@@ -1,0 +1,149 @@
+"""Folders that are written whole or not at all, and replaced by renaming.
+
+Invariant: a folder is written beside its place, so that what was there stays whole until the new
+one is. This is our own code because no library replaces a whole folder, checks what it replaces,
+and keeps the old one readable meanwhile.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(path: Path) -> list[Any]:
+    """Return the size of a file and its SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, digest]
+
+
+def check_files(folder: Path, files: dict[str, Any], required: Collection[str]) -> None:
+    """Raise ValueError unless `files` are the required ones, with their fingerprints."""
+    if set(files) != set(required):  # so that no name can lead elsewhere
+        raise ValueError(
+            f"it names the files {sorted(files)} where {sorted(required)} are expected"
+        )
+    for name, (n_bytes, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if path.stat().st_size != n_bytes:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes, not {n_bytes}")
+        if fingerprint(path)[1] != digest:
+            raise ValueError(f"{name} has changed since it was saved")
+
+
+def check_replaceable(folder: Path, ours: Collection[str]) -> None:
+    """Raise FileExistsError if the folder is a file, or holds anything but `ours`.
+
+    Parameters
+    ----------
+    folder : Path
+    ours : collection of str
+        Names of the files that may be replaced, if the first of them is there.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: pass the path of a folder.")
+    names = {path.name: path.is_file() for path in folder.iterdir()}
+    known = ours if names.get(next(iter(ours))) else ()
+    others = [name for name, is_file in names.items() if not is_file or name not in known]
+    if others:
+        raise FileExistsError(
+            f"{folder} holds {min(others)}, which save_pretrained did not write and will not "
+            f"delete: pass a new or empty folder, or one it has written."
+        )
+
+
+def absolute(name: Any) -> Path:
+    """Return the folder itself, where the name is relative or that of a link to it."""
+    return Path(name).expanduser().resolve()
+
+
+def named_folder(name: Any) -> Path:
+    """Return the folder to save in, whose name may be taken from what is there now."""
+    try:
+        folder = absolute(name)
+    except TypeError as error:
+        raise TypeError(f"{name!r} is no name of a folder, which is a str or path.") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name!r} is no name of a folder ({error}).") from error
+    if not str(name) or folder == Path.cwd():
+        raise ValueError(
+            f"{name!r} is the current folder, which cannot be replaced: name one inside it."
+        )
+    return folder
+
+
+def folder_aside(folder: Path) -> Path:
+    """Return where a folder is put aside while another one takes its place."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
+@contextmanager
+def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder, which takes the place of `folder` unless there is an error.
+
+    Parameters
+    ----------
+    folder : Path
+    ours : collection of str
+        As in :func:`check_replaceable`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")
+    try:
+        beside.mkdir(mode=0o700)  # nobody else's until it is complete
+        yield beside
+        _write_through(beside)
+        _replace(folder, beside, ours)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not isinstance(error, Exception) or isinstance(error, FileExistsError):
+            raise
+        failed = OSError(  # safetensors and tokenizers have errors of their own
+            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error}): see "
+            f"to room and permission there. What was in {folder} is unchanged."
+        )
+        failed.errno = getattr(error, "errno", None)
+        raise failed from error
+
+
+def _write_through(folder: Path) -> None:
+    """Have the operating system put the files on the disk before they get their name."""
+    folders = () if os.name == "nt" else (folder,)  # which Windows cannot open
+    for path in (*folder.iterdir(), *folders):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(folder: Path, new: Path, ours: Collection[str]) -> None:
+    aside = folder_aside(folder)
+    for place in (folder, aside):  # once more: writing has taken its time
+        check_replaceable(place, ours)
+    if folder.exists():
+        shutil.copymode(folder, new)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        usual = new / "usual"  # permissions of a new folder here, without asking for the umask
+        usual.mkdir()
+        shutil.copymode(usual, new)
+        usual.rmdir()
+    try:
+        if folder.exists():
+            folder.rename(aside)
+        new.rename(folder)
+    except BaseException:  # Ctrl-C, too: what was put aside gets its name back
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,281 @@
+"""The linear probe: a linear model of frozen embeddings, where the head starts.
+
+Under mean pooling, and under attention, which begins as the mean, it is an ordinary linear model
+of document embeddings: pooling and a linear head commute. Under the other poolings it is fitted
+to the loss of the pooled outputs of chunks (`_pooled_linear`).
+
+Invariants: the regularisation is chosen by cross-validation of the weighted loss; equal documents
+are one of their summed weight, so that a weight of k is as good as k copies and copies do
+not leak between folds; the scale of the weights does not matter; and the features' scaling is
+folded into the coefficients, which apply to embeddings as they are.
+
+A logistic model of few texts has next to no loss on them, and a head without loss leaves the
+encoder with gradients that are mostly rounding, which AdamW scales up to full steps. So where
+the encoder is to be trained, logits are shrunk towards the logarithms of the classes' shares,
+until the loss is half of what these alone have (`LOSS_TO_LEARN_FROM`). Under mean and max pooling
+that changes no order of the logits but through the shares.
+
+References
+----------
+Kumar, Raghunathan, Jones, Ma and Liang (2022). Fine-tuning can distort pretrained features and
+underperform out-of-distribution. ICLR. https://arxiv.org/abs/2202.10054
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Linear, Loss, fit_pooled
+
+Fit = Callable[[Embeddings, NDArray, Floats, float], Linear]
+
+PENALTIES = 10.0 ** np.arange(1, -6, -1)  # of the squared coefficients, beside a mean loss
+NO_CHOICE = 1e-2  # where there is too little to cross-validate
+N_FOLDS = 5
+LOSS_TO_LEARN_FROM = 0.5  # of the loss that the classes' shares alone have
+
+
+def classification_probe(
+    embeddings: Embeddings, y: NDArray, weights: NDArray, n: int, shrink: bool = False
+) -> Linear:
+    """Fit a logistic model with one output a class.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    y : ndarray of int, of shape (n_documents,)
+        Indices of classes.
+    weights : ndarray of shape (n_documents,)
+    n : int
+        Classes. One that has no documents is given half of an average distinct one, so that
+        its coefficients and intercept are finite.
+    shrink : bool, default=False
+        Whether to leave the encoder a loss to learn from.
+
+    Returns
+    -------
+    coefficients, intercepts : ndarray of shapes (n, n_features) and (n,)
+    """
+    embeddings, y, weights = _merge_equal(embeddings, y, weights)
+    embeddings, y, weights = _with_all_classes(embeddings, y, weights, n)
+    fit = partial(_fit_softmax, n_outputs=n)
+    linear = _fit_probe(embeddings, y, weights, fit, _softmax_loss)
+    if not shrink:
+        return linear
+    guess = np.log(np.bincount(y, weights))
+    return _shrink(linear, embeddings, y, weights, _softmax_loss, guess - guess.mean())
+
+
+def multilabel_probe(
+    embeddings: Embeddings, y: NDArray, weights: NDArray, n: int, shrink: bool = False
+) -> Linear:
+    """Fit a logistic model for each of `n` labels.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    y : ndarray of shape (n_documents, n)
+        1 where a document has the label, else 0.
+    weights : ndarray of shape (n_documents,) or (n_documents, n)
+    n : int
+    shrink : bool, default=False
+        Whether to leave the encoder a loss to learn from.
+
+    Returns
+    -------
+    coefficients, intercepts : ndarray of shapes (n, n_features) and (n,)
+    """
+    weights = np.broadcast_to(weights.reshape(len(y), -1), y.shape)
+    fits = []
+    for column in range(n):
+        merged = _merge_equal(embeddings, y[:, column].astype(np.int64), weights[:, column])
+        part, has, of_part = _with_all_classes(*merged, 2)
+        linear = _fit_probe(part, has, of_part, _fit_sigmoid, _sigmoid_loss)
+        if shrink:
+            shares = np.bincount(has, of_part)
+            guess = np.log(shares[1:] / shares[:1])
+            linear = _shrink(linear, part, has, of_part, _sigmoid_loss, guess)
+        fits.append(linear)
+    return np.concatenate([fit[0] for fit in fits]), np.concatenate([fit[1] for fit in fits])
+
+
+def regression_probe(embeddings: Embeddings, y: NDArray, weights: NDArray) -> Linear:
+    """Fit a ridge model with one output a target.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    y : ndarray of shape (n_documents, n_outputs)
+    weights : ndarray of shape (n_documents,)
+
+    Returns
+    -------
+    coefficients, intercepts : ndarray of shapes (n_outputs, n_features) and (n_outputs,)
+    """
+    return _fit_probe(*_merge_equal(embeddings, y, weights), _fit_squares, _squared_loss)
+
+
+def _with_all_classes(
+    embeddings: Embeddings, y: NDArray, weights: NDArray, n: int
+) -> tuple[Embeddings, NDArray, NDArray]:
+    absent = np.setdiff1d(np.arange(n), y)
+    if len(absent) == 0:
+        return embeddings, y, weights
+    middle = np.average(embeddings.means, axis=0, weights=weights)
+    weights = np.concatenate([weights, np.full(len(absent), 0.5 / len(weights))])
+    return (
+        embeddings.with_rows(np.tile(middle, (len(absent), 1)).astype(embeddings.rows.dtype)),
+        np.concatenate([y, absent]),
+        weights / weights.sum(),
+    )
+
+
+def _fit_probe(
+    embeddings: Embeddings, y: NDArray, weights: NDArray, fit: Fit, loss: Loss
+) -> Linear:
+    of_rows = (weights / embeddings.counts)[embeddings.owners]
+    center = of_rows @ embeddings.rows
+    centered = embeddings.rows - center.astype(embeddings.rows.dtype)
+    variances = of_rows @ centered**2
+    variances[variances < (1e-6 * np.abs(embeddings.rows).max()) ** 2] = 0.0  # rounding
+    # a feature that hardly varies tells nothing but rounding
+    scales = np.sqrt(variances + 1e-4 * variances.mean())
+    scales[scales == 0] = 1.0
+    embeddings = replace(embeddings, rows=(centered / scales).astype(embeddings.rows.dtype))
+    penalty = _choose_penalty(embeddings, y, weights, fit, loss)
+    coefficients, intercepts = fit(embeddings, y, weights, penalty)
+    coefficients = coefficients / scales
+    return coefficients, intercepts - coefficients @ center
+
+
+def _shrink(
+    linear: Linear, embeddings: Embeddings, y: NDArray, weights: NDArray, loss: Loss, guess: Floats
+) -> Linear:
+    """Scale logits down, towards `guess`, which the classes' shares alone would be."""
+    coefficients, intercepts = linear
+    of_guess = weights @ loss(np.tile(guess, (len(y), 1)), y)
+
+    def scaled(scale: float) -> Linear:
+        return scale * coefficients, scale * intercepts + (1 - scale) * guess
+
+    def excess(scale: float) -> float:
+        mean_loss = weights @ loss(embeddings.outputs(scaled(scale)), y)
+        return float(mean_loss - LOSS_TO_LEARN_FROM * of_guess)
+
+    if excess(1.0) >= 0:
+        return linear
+    return scaled(brentq(excess, 0.0, 1.0))
+
+
+def _merge_equal(
+    embeddings: Embeddings, y: NDArray, weights: NDArray
+) -> tuple[Embeddings, NDArray, Floats]:
+    """Return distinct documents, in an order of their own, with weights that sum to 1."""
+    table = np.column_stack([embeddings.means, y])
+    _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    weights = np.bincount(inverse.ravel(), weights)
+    return embeddings.select(first), y[first], weights / weights.sum()
+
+
+def _choose_penalty(
+    embeddings: Embeddings, y: NDArray, weights: Floats, fit: Fit, loss: Loss
+) -> float:
+    losses = np.zeros(len(PENALTIES))
+    for train, test in _folds(y):
+        part = weights[train] / weights[train].sum()
+        known, unknown = embeddings.select(train), embeddings.select(test)
+        for index, penalty in enumerate(PENALTIES):
+            outputs = unknown.outputs(fit(known, y[train], part, penalty))
+            losses[index] += weights[test] @ loss(outputs, y[test])
+    return float(PENALTIES[losses.argmin()]) if losses.any() else NO_CHOICE
+
+
+def _folds(y: NDArray) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield training and test rows; rows of a class that has too few for a fold always train."""
+    rows = np.arange(len(y))
+    if y.ndim > 1:
+        if len(y) >= 2:
+            yield from KFold(min(N_FOLDS, len(y)), shuffle=True, random_state=0).split(rows)
+        return
+    counts = np.bincount(y)
+    n_folds = min(N_FOLDS, counts[counts > 1].min(initial=N_FOLDS))
+    tested = rows[counts[y] > 1]
+    if len(tested) == 0:
+        return
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+    for _, test in folds.split(tested, y[tested]):
+        yield np.setdiff1d(rows, tested[test]), tested[test]
+
+
+def _softmax_loss(logits: Floats, y: NDArray) -> Floats:
+    return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+
+
+def _softmax_slope(logits: Floats, y: NDArray) -> Floats:
+    slope = softmax(logits, axis=1)
+    slope[np.arange(len(y)), y] -= 1
+    return slope
+
+
+def _fit_softmax(
+    embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float, n_outputs: int
+) -> Linear:
+    if not embeddings.are_rows:
+        if n_outputs == 2:  # whose halves have half of the square of their difference
+            penalty *= 2
+        return fit_pooled(embeddings, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
+    coefficients, intercepts = _fit_logistic(embeddings.rows, y, weights, penalty)
+    if n_outputs == 2:  # half of the one logit for each
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    return coefficients, intercepts
+
+
+def _sigmoid_loss(logits: Floats, y: NDArray) -> Floats:
+    return -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
+
+
+def _sigmoid_slope(logits: Floats, y: NDArray) -> Floats:
+    return expit(logits) - y[:, None]
+
+
+def _fit_sigmoid(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
+    if not embeddings.are_rows:
+        return fit_pooled(embeddings, y, weights, penalty, 1, _sigmoid_loss, _sigmoid_slope)
+    return _fit_logistic(embeddings.rows, y, weights, penalty)
+
+
+def _squared_loss(predictions: Floats, y: NDArray) -> Floats:
+    return ((predictions - y) ** 2).mean(axis=1)
+
+
+def _squared_slope(predictions: Floats, y: NDArray) -> Floats:
+    return 2 * (predictions - y) / y.shape[1]
+
+
+def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
+    if not embeddings.are_rows:
+        n_outputs = y.shape[1]  # whose mean our loss is, where Ridge has the sum
+        penalty = 2 * penalty / n_outputs
+        return fit_pooled(embeddings, y, weights, penalty, n_outputs, _squared_loss, _squared_slope)
+    model = Ridge(alpha=penalty).fit(embeddings.rows, y, sample_weight=weights)
+    # of one target scikit-learn drops the axis, or does not, as versions go
+    return model.coef_.reshape(y.shape[1], -1), model.intercept_.reshape(-1)
+
+
+def _fit_logistic(features: Floats, y: NDArray, weights: Floats, penalty: float) -> Linear:
+    model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-5)
+    with warnings.catch_warnings():
+        # of a start for training, which nobody could make converge
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, y, sample_weight=weights)
+    return model.coef_, model.intercept_

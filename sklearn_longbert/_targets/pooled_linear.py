@@ -1,0 +1,175 @@
+"""Linear models of chunks, fitted to the loss of their pooled outputs.
+
+Under "max" and "logsumexp" a linear model of mean embeddings is not the pooled head: a passage
+that decides hardly moves the mean of a long text. So the coefficients of the head are fitted where
+they act, on chunks. Invariants: the poolings are those of the network; with one row a document the
+model is the ordinary linear model.
+
+The maximum gives a gradient to the chunk that is largest now, whether it is the right one or not.
+Its fit therefore starts at the fit of a smooth pooling, the logarithm of the mean exponential. At
+coefficients of zero that is the mean of the chunks, and it sharpens as they grow.
+
+This is our own code because scikit-learn has no linear model of several rows a document.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+if TYPE_CHECKING:
+    from sklearn_longbert._encoding.poolings import Pooling
+
+Floats = NDArray[np.float64]
+Linear = tuple[Floats, Floats]  # coefficients (n_outputs, n_features), intercepts (n_outputs,)
+Loss = Callable[[Floats, NDArray], Floats]  # of logits and targets
+
+STOP = {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}  # what starts a training need not converge
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of documents: one row each, or one row a chunk whose outputs are pooled.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, n_features)
+        The rows of the first document, then those of the second, and so on.
+    counts : ndarray of shape (n_documents,)
+        How many rows each document has, at least one.
+    pooling : Pooling or None
+        Pools the outputs of a document's rows; None where each document has one row.
+    """
+
+    rows: NDArray
+    counts: NDArray[np.intp]
+    pooling: "Pooling | None" = None
+
+    @classmethod
+    def of_means(cls, embeddings: NDArray) -> "Embeddings":
+        """Return one row a document, which is all that averaged logits depend on."""
+        return cls(embeddings.astype(np.float64), np.ones(len(embeddings), dtype=np.intp))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def owners(self) -> NDArray[np.intp]:
+        """The document of each row."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    @cached_property
+    def starts(self) -> NDArray[np.intp]:
+        """The first row of each document."""
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def are_rows(self) -> bool:
+        """Whether every document is one row."""
+        return len(self.rows) == len(self)
+
+    @cached_property
+    def means(self) -> Floats:
+        """Mean embeddings, of shape (n_documents, n_features)."""
+        sums = np.add.reduceat(self.rows, self.starts, axis=0, dtype=np.float64)
+        return sums / self.counts[:, None]
+
+    @cached_property
+    def groups(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Documents of equally many rows, and their rows, of shape (n_group, count)."""
+        members = [np.flatnonzero(self.counts == count) for count in np.unique(self.counts)]
+        return [
+            (documents, self.starts[documents][:, None] + np.arange(self.counts[documents[0]]))
+            for documents in members
+        ]
+
+    def select(self, indices: NDArray[np.intp]) -> "Embeddings":
+        """Return some documents."""
+        rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
+        return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
+
+    def with_rows(self, rows: NDArray) -> "Embeddings":
+        """Return documents that have `rows` too, each a document of its own."""
+        counts = np.concatenate([self.counts, np.ones(len(rows), dtype=np.intp)])
+        return replace(self, rows=np.concatenate([self.rows, rows]), counts=counts)
+
+    def outputs(self, linear: Linear) -> Floats:
+        """Return the pooled outputs of a linear model, of shape (n_documents, n_outputs)."""
+        of_rows = self.rows @ linear[0].T + linear[1]
+        return of_rows if self.are_rows else self.pool(of_rows)[0]
+
+    def pool(self, of_rows: Floats) -> tuple[Floats, Floats]:
+        """Pool the outputs of rows.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_documents, n_outputs)
+        shares : ndarray of shape (n_rows, n_outputs)
+            The derivative of its document's output by the output of each row.
+        """
+        assert self.pooling is not None
+        pooled, shares = np.empty((len(self), of_rows.shape[1])), np.empty_like(of_rows)
+        for documents, rows in self.groups:
+            outputs = torch.from_numpy(of_rows[rows])  # (n_group, count, n_outputs)
+            pooled[documents] = self.pooling.pool(outputs).numpy()
+            shares[rows] = self.pooling.shares(outputs).numpy()
+        return pooled, shares
+
+
+def fit_pooled(
+    embeddings: Embeddings,
+    y: NDArray,
+    weights: Floats,
+    penalty: float,
+    n_outputs: int,
+    loss: Loss,
+    slope: Loss,
+) -> Linear:
+    """Minimize the weighted loss of pooled outputs plus `penalty` / 2 times the squares.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    y : ndarray of shape (n_documents,) or (n_documents, n_outputs)
+    weights : ndarray of shape (n_documents,)
+    penalty : float
+        Multiplies the sum of the squared coefficients.
+    n_outputs : int
+    loss : callable
+        From outputs and targets to losses, of shape (n_documents,).
+    slope : callable
+        The derivative of the loss by the outputs, of shape (n_documents, n_outputs).
+
+    Returns
+    -------
+    coefficients, intercepts : ndarray of shapes (n_outputs, n_features) and (n_outputs,)
+        A local minimum: under "max" the loss is not convex.
+    """
+    n_features = embeddings.rows.shape[1]
+    flat = np.zeros(n_outputs * (n_features + 1))
+
+    def unpack(flat: Floats) -> Linear:
+        return flat[n_outputs:].reshape(n_outputs, n_features), flat[:n_outputs]
+
+    pooling = embeddings.pooling
+    assert pooling is not None
+    stages = [pooling] if pooling.smooth is None else [pooling.smooth, pooling]
+    for stage in (replace(embeddings, pooling=stage) for stage in stages):
+
+        def objective(flat: Floats, stage: Embeddings = stage) -> tuple[float, Floats]:
+            coefficients, intercepts = unpack(flat)
+            of_rows = stage.rows @ coefficients.T.astype(stage.rows.dtype) + intercepts
+            outputs, shares = stage.pool(of_rows)
+            pulls = (weights[:, None] * slope(outputs, y))[stage.owners] * shares
+            gradient = pulls.T.astype(stage.rows.dtype) @ stage.rows + penalty * coefficients
+            value = weights @ loss(outputs, y) + penalty / 2 * (coefficients**2).sum()
+            return float(value), np.concatenate([pulls.sum(0), gradient.ravel()])
+
+        flat = minimize(objective, flat, jac=True, method="L-BFGS-B", options=STOP).x
+
+    return unpack(flat)

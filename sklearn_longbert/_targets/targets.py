@@ -1,0 +1,478 @@
+"""What a target is: classes, labels or numbers.
+
+Each kind of target is one class. It knows its names, its number of outputs, its loss and its
+linear probe, how targets become tensors, and how logits become predictions, probabilities and a
+score. No other module asks which kind of target it has. A new kind of target is a new class here,
+with an entry in `TARGETS`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+
+from sklearn_longbert._targets.checks import check_classes
+from sklearn_longbert._targets.linear_probe import (
+    classification_probe,
+    multilabel_probe,
+    regression_probe,
+)
+from sklearn_longbert._targets.pooled_linear import Embeddings, Linear
+from sklearn_longbert._texts.checks import show
+
+# from embeddings, targets and weights to coefficients and intercepts
+Probe = Callable[[Embeddings, NDArray[Any], NDArray[Any]], Linear]
+ClassWeight = dict[Any, float] | str | None
+
+
+class Targets(ABC):
+    """One kind of target, with what a fit has learned of it.
+
+    Attributes
+    ----------
+    names : ndarray of shape (n_outputs,)
+        What the outputs stand for, in their order.
+    criterion : type of nn.Module
+        The loss, of logits and the tensors that :meth:`to_tensor` returns.
+    unit : float or ndarray of shape (n_outputs,)
+        By how much a prediction rises where its logit rises by one.
+    """
+
+    criterion: ClassVar[type[nn.Module]]
+    unit: Any = 1.0
+
+    @property
+    @abstractmethod
+    def names(self) -> NDArray[Any]: ...
+
+    @property
+    def n_outputs(self) -> int:
+        """How many logits a text has."""
+        return len(self.names)
+
+    @abstractmethod
+    def probe(self, shrink: bool) -> Probe:
+        """Return what fits the linear model that a head starts at.
+
+        Parameters
+        ----------
+        shrink : bool
+            Whether its loss is kept large enough for an encoder to learn from.
+        """
+
+    @abstractmethod
+    def index(self, y: NDArray[Any], name: str = "y") -> NDArray[Any]:
+        """Return checked targets as numbers, or raise ValueError at those that do not fit."""
+
+    @abstractmethod
+    def to_tensor(self, y: NDArray[Any]) -> Tensor:
+        """Return what the loss compares logits with, from what :meth:`index` has returned."""
+
+    def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        """Return what a split keeps in proportion, None for nothing."""
+        return None
+
+    @abstractmethod
+    def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return what ``predict`` returns, from logits of shape (n_documents, n_outputs)."""
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any] | None:
+        """Return probabilities of the shape of `logits`, None where there are none."""
+        return None
+
+    def in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return logits in the unit in which they are explained."""
+        return logits
+
+    @staticmethod
+    @abstractmethod
+    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
+        """Return how well logits predict tensors' values, the higher the better."""
+
+    def check_scored(self, n_texts: int) -> None:  # noqa: B027 - most scores need no more than one
+        """Raise ValueError unless so many held-out texts can be scored."""
+
+    @abstractmethod
+    def check(self, n_outputs: int) -> None:
+        """Raise ValueError unless these could be the targets of a head of `n_outputs` outputs."""
+
+
+class ClassTargets(Targets):
+    """What classes and labels share: names that the caller gives, and weights of classes."""
+
+    @abstractmethod
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]: ...
+
+    @abstractmethod
+    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return the logarithms of the probabilities, finite also where these round to 0."""
+
+    @abstractmethod
+    def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return what ``decision_function`` returns."""
+
+    @abstractmethod
+    def class_weights(
+        self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the weight that its class gives each text, or each label of each text."""
+
+    @abstractmethod
+    def is_like(self, other: "ClassTargets") -> bool:
+        """Whether a fit of `other` targets may go on from a fit of these."""
+
+    @abstractmethod
+    def check_given(self, classes: ArrayLike) -> None:
+        """Raise ValueError unless ``partial_fit`` was given the same classes as at first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classes(ClassTargets):
+    """One of several classes a text.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The labels, sorted.
+    """
+
+    classes: NDArray[Any]
+    criterion: ClassVar[type[nn.Module]] = nn.CrossEntropyLoss
+
+    @property
+    def names(self) -> NDArray[Any]:
+        """The classes."""
+        return self.classes
+
+    def probe(self, shrink: bool) -> Probe:
+        return partial(classification_probe, n=self.n_outputs, shrink=shrink)
+
+    def index(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
+        if y.ndim == 2:
+            raise ValueError(f"{name} has shape {y.shape} where one label a text is expected.")
+        index_of = {label: index for index, label in enumerate(self.classes.tolist())}
+        indices = np.array([index_of.get(label, -1) for label in y.tolist()], dtype=np.int64)
+        if (indices < 0).any():
+            unknown = int(np.flatnonzero(indices < 0)[0])
+            raise ValueError(
+                f"{name} at index {unknown} is {y.tolist()[unknown]!r}, which is not among "
+                f"the classes {self.classes.tolist()}."
+            )
+        return indices
+
+    def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(y)
+
+    def strata(self, y: NDArray[Any]) -> NDArray[Any]:
+        return y
+
+    def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return self.classes[self.probabilities(logits).argmax(axis=1)]
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        if self.n_outputs == 2:
+            difference = self.decisions(logits)
+            return np.column_stack([expit(-difference), expit(difference)])
+        return softmax(logits, axis=1)
+
+    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return log_softmax(logits, axis=1)
+
+    def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return logits[:, 1] - logits[:, 0] if self.n_outputs == 2 else logits
+
+    @staticmethod
+    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
+        return accuracy_score(targets, logits.argmax(axis=1), sample_weight=weights)
+
+    def class_weights(
+        self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _weights_of_classes(class_weight, y, weights, self.classes)
+
+    def is_like(self, other: ClassTargets) -> bool:
+        return isinstance(other, Classes) and np.array_equal(self.classes, other.classes)
+
+    def check_given(self, classes: ArrayLike) -> None:
+        if not np.array_equal(np.unique(check_classes(classes)), self.classes):
+            raise ValueError(
+                f"classes={classes!r} is not the same as on last call to partial_fit, "
+                f"{self.classes}: pass the same or none."
+            )
+
+    def check(self, n_outputs: int) -> None:
+        _check_distinct(self.classes, n_outputs)
+        if not (self.classes == np.unique(self.classes)).all():
+            raise ValueError("the classes are not sorted")
+
+
+@dataclass(frozen=True, eq=False)
+class Labels(ClassTargets):
+    """Any number of labels a text: an indicator matrix with a column a label.
+
+    Attributes
+    ----------
+    columns : ndarray of shape (n_labels,)
+        Names or numbers of the columns, in their order.
+    """
+
+    columns: NDArray[Any]
+    criterion: ClassVar[type[nn.Module]] = nn.BCEWithLogitsLoss
+
+    @property
+    def names(self) -> NDArray[Any]:
+        """The names of the columns."""
+        return self.columns
+
+    def probe(self, shrink: bool) -> Probe:
+        return partial(multilabel_probe, n=self.n_outputs, shrink=shrink)
+
+    def index(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
+        if y.ndim != 2:
+            raise ValueError(f"{name} has shape {y.shape} where an indicator matrix is expected.")
+        if y.shape[1] != self.n_outputs:
+            raise ValueError(
+                f"{name} has {y.shape[1]} columns where {self.n_outputs}, one a label, are "
+                f"expected."
+            )
+        return y
+
+    def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(y).float()
+
+    def predictions(self, logits: NDArray[Any]) -> NDArray[np.int64]:
+        return (self.probabilities(logits) > 0.5).astype(np.int64)
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return expit(logits)
+
+    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return log_expit(logits)
+
+    def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return logits
+
+    @staticmethod
+    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
+        return accuracy_score(targets, logits > 0, sample_weight=weights)
+
+    def class_weights(
+        self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        absent_or_present = np.arange(2)
+        return np.column_stack(
+            [
+                _weights_of_classes(class_weight, column, weights, absent_or_present)
+                for column in y.T
+            ]
+        )
+
+    def is_like(self, other: ClassTargets) -> bool:
+        # a checkpoint may have names for the columns, which a matrix does not tell
+        return isinstance(other, Labels) and self.n_outputs == other.n_outputs
+
+    def check_given(self, classes: ArrayLike) -> None:
+        if not np.array_equal(np.asarray(classes), self.columns):
+            raise ValueError(
+                f"classes={classes!r} differs from that of the first call, {self.columns}, which "
+                f"are the columns of the indicator matrix in order: pass the same or none."
+            )
+
+    def check(self, n_outputs: int) -> None:
+        _check_distinct(self.columns, n_outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers(Targets):
+    """One number a text, or several, which are standardised for training.
+
+    Attributes
+    ----------
+    mean, spread : ndarray of shape () or (n_targets,)
+        Mean and standard deviation of the targets of the first fit. Where targets are one column
+        both have no axis, and predictions have one axis less.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    criterion: ClassVar[type[nn.Module]] = nn.MSELoss
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
+        """Return the targets of a first fit, of values of shape (n_samples,) or (n_samples, k)."""
+        mean = np.average(values, axis=0, weights=weights)
+        spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+        is_rounding = spread <= 1e-10 * np.abs(values).max(axis=0)
+        return cls(mean, np.where(is_rounding, 1.0, spread))
+
+    @property
+    def names(self) -> NDArray[np.intp]:
+        """The numbers of the targets."""
+        return np.arange(np.size(self.mean))
+
+    @property
+    def unit(self) -> NDArray[np.float64]:
+        """The spread of the targets."""
+        return self.spread
+
+    def probe(self, shrink: bool) -> Probe:
+        return regression_probe  # a squared error never vanishes as a logistic loss does
+
+    def index(self, y: NDArray[np.float64], name: str = "y") -> NDArray[np.float64]:
+        if y.shape[1:] != np.shape(self.mean):
+            expected = (len(y), *np.shape(self.mean))
+            raise ValueError(
+                f"{name} has shape {y.shape} where {expected} is expected, after the targets that "
+                f"fit was given: pass as many a text."
+            )
+        return y
+
+    def to_tensor(self, y: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy((y - self.mean) / self.spread).reshape(len(y), -1)
+
+    def predictions(self, logits: NDArray[Any]) -> NDArray[np.float32]:
+        largest = np.finfo(np.float32).max  # a target next to it may be predicted beyond it
+        in_unit = self.in_unit(logits.astype(np.float64))
+        values = np.clip(in_unit, -largest, largest).astype(np.float32)
+        return values if np.ndim(self.mean) else values[:, 0]
+
+    def in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return logits * self.spread + self.mean
+
+    @staticmethod
+    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
+        return r2_score(targets, logits, sample_weight=weights)
+
+    def check_scored(self, n_texts: int) -> None:
+        if n_texts < 2:
+            raise ValueError(
+                "The coefficient of determination needs at least two held-out texts, got one: "
+                "raise validation_fraction, or pass more X_val and y_val."
+            )
+
+    def check(self, n_outputs: int) -> None:
+        mean, spread = self.mean, self.spread
+        if np.size(mean) != n_outputs or np.shape(mean) != np.shape(spread) or np.ndim(mean) > 1:
+            raise ValueError(f"{np.size(mean)} targets and {n_outputs} outputs")
+        if not (np.isfinite(mean).all() and np.isfinite(spread).all() and np.all(spread > 0)):
+            raise ValueError("mean and spread must be finite, and spread above 0")
+
+
+TARGETS: dict[str, type[Classes] | type[Labels] | type[Numbers]] = {
+    "classes": Classes,
+    "labels": Labels,
+    "numbers": Numbers,
+}
+
+
+def targets_state(targets: Targets) -> dict[str, Any]:
+    """Return the kind of the targets and their attributes."""
+    kind = next(kind for kind, cls in TARGETS.items() if type(targets) is cls)
+    return {"kind": kind, **vars(targets)}
+
+
+def targets_from_state(state: dict[str, Any]) -> Targets:
+    """Return what :func:`targets_state` was given.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, or it has other attributes.
+    """
+    kind = state.get("kind")
+    if kind not in TARGETS:
+        raise ValueError(f"unknown kind of targets {kind!r}")
+    values = {name: value for name, value in state.items() if name != "kind"}
+    if set(values) != {field.name for field in fields(TARGETS[kind])}:
+        raise ValueError(f"{kind} with the attributes {sorted(values)}")
+    return TARGETS[kind](**values)
+
+
+def targets_of_labels(labels: NDArray[Any]) -> ClassTargets:
+    """Return the targets of a fit of these labels, which :func:`check_labels` has returned.
+
+    Raises
+    ------
+    ValueError
+        If all labels are the same.
+    """
+    if labels.ndim == 2:
+        return Labels(np.arange(labels.shape[1]))
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only, {classes.tolist()[0]!r}, where at least two are needed: "
+            f"check y, and that not all texts of the other classes have a weight of 0."
+        )
+    return Classes(classes)
+
+
+def targets_of_parts(labels: NDArray[Any], classes: ArrayLike | None) -> ClassTargets:
+    """Return the targets of a first ``partial_fit`` of `labels`, of which more will come.
+
+    Raises
+    ------
+    ValueError
+        If `classes`, all that will ever come, are missing, fewer than two, or do not name each
+        column of an indicator matrix once.
+    """
+    if labels.ndim == 2:
+        if classes is None:
+            return Labels(np.arange(labels.shape[1]))
+        columns = np.asarray(classes)
+        if columns.ndim != 1 or len(np.unique(columns)) < len(columns):
+            raise ValueError(
+                f"classes must name each column of the indicator matrix once, got {classes!r}."
+            )
+        return Labels(columns)
+    if classes is None:
+        raise ValueError("classes must be passed on the first call to partial_fit.")
+    known = np.unique(check_classes(classes))
+    if len(known) < 2:
+        raise ValueError(
+            f"classes has one class only, {known.tolist()[0]!r}, where at least two are needed: "
+            f"pass all that will ever come."
+        )
+    return Classes(known)
+
+
+def _weights_of_classes(
+    class_weight: ClassWeight,
+    indices: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    classes: NDArray[Any],
+) -> NDArray[np.float64]:
+    if (
+        class_weight == "balanced"
+    ):  # by weighted counts, so that a weight of k is as good as k copies
+        present = np.unique(indices)
+        of_present = compute_class_weight(
+            "balanced", classes=present, y=indices, sample_weight=weights
+        )
+        return of_present[np.searchsorted(present, indices)]
+    for label, weight in (class_weight if isinstance(class_weight, dict) else {}).items():
+        # within limits, so that products with sample weights neither overflow nor vanish
+        if not (isinstance(weight, Real) and 1e-50 <= weight <= 1e50):
+            raise ValueError(
+                f"class_weight must be finite and above 0, from 1e-50 to 1e50, got "
+                f"{show(weight)} for {label!r}: to leave a class out, leave out its texts."
+            )
+    # of all classes, because a part of the texts may lack one that has a weight
+    return compute_class_weight(class_weight, classes=classes, y=classes)[indices]
+
+
+def _check_distinct(names: NDArray[Any], n_outputs: int) -> None:
+    if np.shape(names) != (n_outputs,):
+        raise ValueError(f"names of shape {np.shape(names)} and {n_outputs} outputs")
+    if len(np.unique(names)) < n_outputs:
+        raise ValueError("the names are not distinct")

@@ -1,0 +1,1 @@
+"""From the caller's texts to chunked documents."""

@@ -1,0 +1,164 @@
+"""Check texts as they come from the caller.
+
+Every error says what was found, at which index, and what to do about it.
+"""
+
+import numbers
+import reprlib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+ACCEPTED = "a list, tuple, NumPy array, or pandas, polars or pyarrow column of str"
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def is_missing(value: Any) -> bool:
+    """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's, PyArrow's or a masked array's null."""
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, Decimal):  # one that signals refuses to be compared
+        return value.is_nan()
+    return isinstance(value, numbers.Number | np.datetime64 | np.timedelta64) and bool(
+        value != value
+    )
+
+
+def show(value: Any) -> str:
+    """Return a short form of `value` for a message, also where Python has none."""
+    try:
+        return _short.repr(value)
+    except Exception:  # of an int of more digits than Python prints, or of the caller's own class
+        return f"<{type(value).__name__}>"
+
+
+def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
+    """Return any accepted container as an object array of shape (n_samples,).
+
+    The elements are left as they are. A data frame or table must have one column.
+    """
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
+            f"for one text, pass it in a list, [{name}]."
+        )
+    is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    if isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
+        raise TypeError(
+            f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
+            f"pass list({name}) if its elements are the texts."
+        )
+    is_frame = hasattr(X, "columns")
+    if is_frame and X.shape[1] != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(X.shape)} where {ACCEPTED}, of shape (n_samples,), is "
+            f"expected: select the column that holds the texts."
+        )
+    try:
+        column = check_array(
+            X,
+            dtype=object,
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_all_finite=False,
+            ensure_min_samples=0,
+            ensure_min_features=0,
+            input_name=name,
+        )
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise_no_array(X, name, error)
+    if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
+        column = column.copy()
+        column[X.mask] = None
+    if is_frame:
+        column = column[:, 0]
+    if column.ndim != 1:
+        cure = (
+            f"pass the column that holds the texts, such as {name}[:, 0]"
+            if column.ndim
+            else f"for one text, pass it in a list, [{name}]"
+        )
+        raise ValueError(
+            f"{name} has shape {column.shape} where {ACCEPTED}, of shape (n_samples,), is "
+            f"expected: {cure}."
+        )
+    if len(column) == 0:
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required: "
+            f"{name} is empty, pass at least one text."
+        )
+    return column
+
+
+def check_texts(X: Any, name: str = "X") -> list[str]:
+    """Return `X` as a list of str, or say which element is not a text.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples,)
+        A list, tuple, NumPy array (object, str, StringDType), pandas or polars Series,
+        pyarrow array, or a frame with one column.
+    name : str, default="X"
+        What the error messages call it.
+
+    Returns
+    -------
+    texts : list of str
+
+    Raises
+    ------
+    ValueError
+        If `X` is empty, a single text or not one-dimensional, or if an element is missing
+        or cannot be encoded in UTF-8.
+    TypeError
+        If `X` is no such container, or an element is not a str.
+    """
+    texts = as_column(X, name).tolist()
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            _raise_not_a_text(text, index, name)
+        if type(text) is not str:
+            texts[index] = str.__str__(text)  # str(text) of an enumeration's member is its name
+        if not texts[index].isascii():
+            _check_encodable(texts[index], index, name)
+    return texts
+
+
+def raise_no_array(values: Any, name: str, error: Exception) -> NoReturn:
+    raise TypeError(
+        f"{name} is a {type(values).__name__}, which cannot be made a NumPy array: {error}"
+    ) from error
+
+
+def _raise_not_a_text(value: Any, index: int, name: str) -> NoReturn:
+    where = f"{name} at index {index} is"
+    if is_missing(value):
+        raise ValueError(
+            f"{where} missing ({value!r}) where a str is expected: drop the row, or put an "
+            f'empty text "" in its place.'
+        )
+    if isinstance(value, bytes):
+        raise TypeError(f'{where} bytes where a str is expected: decode it, .decode("utf-8").')
+    raise TypeError(
+        f"{where} of type {type(value).__name__} where a str is expected: {name} must be "
+        f"{ACCEPTED}."
+    )
+
+
+def _check_encodable(text: str, index: int, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} at index {index} has a lone surrogate, {text[error.start]!r}, at character "
+            f"{error.start}, which is not valid Unicode: replace it, "
+            f'text.encode("utf-8", "replace").decode("utf-8").'
+        ) from error

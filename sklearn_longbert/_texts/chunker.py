@@ -1,0 +1,313 @@
+"""Cut raw texts into chunks of token ids: the only module that calls a tokenizer.
+
+Invariant: a text is tokenized once, whole. How its token ids are cut into chunks is told in
+:mod:`sklearn_longbert._texts.documents`.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import TransformerMixin, _fit_context
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tokenizers import Tokenizer
+
+from sklearn_longbert._fit_tasks import CallbackSupportMixin, FitTask
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
+from sklearn_longbert._pretrained.loading import encoder_limit, load_config, load_tokenizer
+from sklearn_longbert._provenance import Versioned
+from sklearn_longbert._shared_docs import with_shared_docs
+from sklearn_longbert._texts.checks import check_texts
+from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
+
+DEFAULT_CHUNK_SIZE = 512  # where the encoder can read more, or says nothing
+# Texts given to Rust at once, and their characters: bounds memory, costs no speed.
+TOKENIZER_BATCH, TOKENIZER_CHARACTERS = 256, 2**22
+PROBE_WORDS = ("a", "the", "0", ".", "に")
+
+
+@with_shared_docs()
+class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
+    """Cut texts of any length into chunks of tokens that an encoder can encode at once.
+
+    Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
+    gets the encoder's own special tokens. A text whose chunks are all kept is cut into equally
+    long ones, the fewest that it takes: a short last one would have as large a part in the pooled
+    prediction as the others. What comes out is accepted by the estimators of
+    this package in the place of texts: a pipeline with ``memory`` tokenizes the training
+    texts of a fold once for all candidates of a grid search, and texts that are chunked
+    before the search are not tokenized in it at all.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    chunk_size_ : int
+        The number of tokens of a full chunk, special tokens included.
+    layout_ : ChunkLayout
+        How texts are cut, shared by all documents of this chunker.
+    tokenizer_ : tokenizers.Tokenizer
+        A private copy of the encoder's tokenizer, which neither truncates nor pads.
+
+    See Also
+    --------
+    LongBertClassifier : Takes texts or what this transformer returns.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import TextChunker
+    >>> documents = TextChunker(chunk_size=8).fit_transform(["one two three four five six seven"])
+    >>> documents
+    array([<ChunkedDocument: 7 tokens, 2 chunks>], dtype=object)
+    >>> [chunk.tolist() for chunk in documents[0].chunks()]
+    [[101, 2028, 2048, 2093, 102], [101, 2176, 2274, 2416, 2698, 102]]
+    """
+
+    _parameter_constraints = {
+        "model_name": [str, PathLike],
+        "chunk_size": [Interval(Integral, 1, None, closed="left"), None],
+        "chunk_overlap": [Interval(Integral, 0, None, closed="left")],
+        "max_chunks": [Interval(Integral, 1, None, closed="left"), None],
+        "chunk_selection": [StrOptions(set(CHUNK_SELECTIONS))],
+        "revision": [str, None],
+        "local_files_only": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        model_name: str | PathLike[str] = DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        self.model_name = model_name
+        self.chunk_size = chunk_size
+        self.chunk_overlap = chunk_overlap
+        self.max_chunks = max_chunks
+        self.chunk_selection = chunk_selection
+        self.revision = revision
+        self.local_files_only = local_files_only
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike | None = None, y: object = None) -> Self:
+        """Load the tokenizer; nothing is learned from the texts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,), default=None
+            Texts; checked if given.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : TextChunker
+
+        Raises
+        ------
+        ValueError
+            If the chunks do not fit the encoder, the overlap does not fit the chunks, the
+            tokenizer cannot be loaded, or `X` is not an array of texts.
+        OSError
+            If the Hub is needed and cannot be reached.
+        """
+        task = FitTask.of(self, X, y)
+        if X is not None:
+            self._check_input(X)
+        self._load()
+        task.end(dict)
+        return self
+
+    def fit_transform(self, X: ArrayLike, y: object = None) -> NDArray[np.object_]:
+        """Load the tokenizer and cut texts into chunks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        documents : ndarray of shape (n_samples,), dtype object
+            As :meth:`transform` returns them.
+        """
+        return self.fit(None, y).transform(X)
+
+    def transform(self, X: ArrayLike) -> NDArray[np.object_]:
+        """Cut texts into chunks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str.
+
+        Returns
+        -------
+        documents : ndarray of shape (n_samples,), dtype object
+            One ChunkedDocument a text: ``token_ids``, ``spans`` (characters of each token),
+            ``n_tokens``, ``n_chunks`` and ``chunks()``. 12 bytes a token.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` is not an array of texts; the message names the index.
+        """
+        check_is_fitted(self)
+        return self._cut(self._check_input(X), with_spans=True)
+
+    def _cut(self, texts: list[str], with_spans: bool) -> NDArray[np.object_]:
+        """Cut checked texts, at a third of the memory where nobody will ask for spans.
+
+        Parameters
+        ----------
+        texts : list of str
+        with_spans : bool
+            Whether documents know the characters of their tokens.
+
+        Returns
+        -------
+        documents : ndarray of shape (n_samples,), dtype object
+        """
+        documents = np.empty(len(texts), dtype=object)
+        start = 0
+        for batch in _batches(texts):
+            for offset, tokens in enumerate(_tokenize(self.tokenizer_, batch, with_spans)):
+                documents[start + offset] = ChunkedDocument(tokens, self.layout_)
+            start += len(batch)
+        self._check_not_empty(documents)
+        return documents
+
+    def _check_input(self, X: ArrayLike) -> list[str]:
+        return check_texts(X)
+
+    def _load(self) -> None:
+        folder = find_folder(self.model_name, self.revision, self.local_files_only)
+        config = load_config(folder)
+        tokenizer = load_tokenizer(folder, config)
+        # A copy, because every call of transformers' own wrapper changes the shared backend.
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        pad_id = tokenizer.pad_token_id
+        if pad_id is None:
+            pad_id = getattr(config, "pad_token_id", None) or 0
+        self._use_tokenizer(backend, config, pad_id, folder)
+
+    def _use_tokenizer(self, backend: Tokenizer, config: Any, pad_id: int, folder: Path) -> None:
+        """Set this tokenizer, which becomes the chunker's own, and the layout of its chunks."""
+        backend.no_truncation()
+        backend.no_padding()
+        prefix, suffix = _probe_special_tokens(backend, folder)
+        self.tokenizer_ = backend
+        self.chunk_size_ = self._resolve_chunk_size(encoder_limit(config))
+        self._check_overlap(len(prefix) + len(suffix))
+        self.layout_ = ChunkLayout(
+            chunk_size=self.chunk_size_,
+            chunk_overlap=int(self.chunk_overlap),
+            max_chunks=None if self.max_chunks is None else int(self.max_chunks),
+            chunk_selection=self.chunk_selection,
+            prefix=prefix,
+            suffix=suffix,
+            pad_id=pad_id,
+            tokenizer_hash=hashlib.sha256(backend.to_str().encode()).hexdigest(),
+        )
+
+    def _resolve_chunk_size(self, limit: int | None) -> int:
+        if self.chunk_size is None:
+            return min(limit or DEFAULT_CHUNK_SIZE, DEFAULT_CHUNK_SIZE)
+        if limit is not None and self.chunk_size > limit:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} is more than {self.model_name} can read: pass at "
+                f"most {limit} (special tokens included), or None."
+            )
+        return int(self.chunk_size)
+
+    def _check_overlap(self, n_special: int) -> None:
+        body_size = self.chunk_size_ - n_special
+        if body_size < 1:
+            raise ValueError(
+                f"chunk_size={self.chunk_size_} leaves no room for text beside {n_special} special "
+                f"tokens: pass at least {n_special + 1}."
+            )
+        if self.chunk_overlap >= body_size:
+            raise ValueError(
+                f"chunk_overlap={self.chunk_overlap} is too large: a chunk of {self.chunk_size_} "
+                f"tokens holds {body_size} of the text beside {n_special} special tokens, so "
+                f"chunk_overlap must be at most {body_size - 1}."
+            )
+
+    def _check_not_empty(self, documents: NDArray[np.object_]) -> None:
+        if self.layout_.prefix or self.layout_.suffix:
+            return
+        for index, document in enumerate(documents):
+            if document.n_tokens == 0:
+                raise ValueError(
+                    f"X at index {index} has no tokens, and this tokenizer adds no special ones: "
+                    f"drop the text."
+                )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []  # documents come out
+        return tags
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    n_characters = 0
+    for text in texts:
+        n_characters += len(text)
+        if batch and (len(batch) == TOKENIZER_BATCH or n_characters > TOKENIZER_CHARACTERS):
+            yield batch
+            batch, n_characters = [], len(text)
+        batch.append(text)
+    yield batch
+
+
+def _tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str], with_spans: bool
+) -> Iterator[NDArray[np.int32]]:
+    """Yield the ids, and character spans if asked for, of each text: see ChunkedDocument."""
+    if not with_spans:
+        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+            yield np.array([encoding.ids], dtype=np.int32)
+        return
+    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+        tokens = np.empty((3, len(encoding)), dtype=np.int32)
+        tokens[0] = encoding.ids
+        flat = chain.from_iterable(encoding.offsets)
+        tokens[1:] = np.fromiter(flat, np.int32, 2 * len(encoding)).reshape(-1, 2).T
+        yield tokens
+
+
+def _probe_special_tokens(
+    tokenizer: Tokenizer, folder: Path
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the special tokens that the tokenizer puts before and after a text."""
+    for word in PROBE_WORDS:
+        bare = tokenizer.encode(word, add_special_tokens=False).ids
+        full = tokenizer.encode(word, add_special_tokens=True).ids
+        for start in range(len(full) - len(bare) + 1):
+            if bare and full[start : start + len(bare)] == bare:
+                return tuple(full[:start]), tuple(full[start + len(bare) :])
+    raise ValueError(
+        f"The tokenizer in {folder} has no token for any of {PROBE_WORDS}, so its special tokens "
+        f"cannot be found: check that its vocabulary is complete."
+    )

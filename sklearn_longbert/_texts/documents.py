@@ -1,0 +1,245 @@
+"""Chunked documents: token ids, and how they are cut into chunks.
+
+Invariants: the tokens of the chunks without overlap, joined, are the tokens of the text; the chunk
+that reaches the end of the text is the last one; an empty text is one chunk of special tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from warnings import warn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_longbert._texts.checks import as_column
+
+QUANTILES = {"min": 0.0, "median": 0.5, "90 %": 0.9, "max": 1.0}
+
+
+def _head(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    return np.arange(max_chunks)
+
+
+def _tail(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    return np.arange(n_chunks - max_chunks, n_chunks)
+
+
+def _head_tail(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    n_tail = max_chunks // 2
+    return np.r_[_head(n_chunks, max_chunks - n_tail), _tail(n_chunks, n_tail)]
+
+
+def _even(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
+    """The middle chunk of each of `max_chunks` equal stretches of the text."""
+    return (2 * np.arange(max_chunks) + 1) * n_chunks // (2 * max_chunks)
+
+
+CHUNK_SELECTIONS = {
+    "head": _head,
+    "tail": _tail,
+    "head_tail": _head_tail,
+    "even": _even,
+    "random": _even,  # what prediction does; training draws, see select_chunks
+}
+
+
+def select_chunks(
+    n_chunks: int,
+    max_chunks: int | None,
+    chunk_selection: str,
+    random_state: np.random.RandomState | None = None,
+) -> NDArray[np.intp]:
+    """Return the indices, ascending, of the chunks of a text that are read.
+
+    With ``chunk_selection="random"`` they are drawn if `random_state` is given.
+    """
+    if max_chunks is None or n_chunks <= max_chunks:
+        return np.arange(n_chunks)
+    if chunk_selection == "random" and random_state is not None:
+        return np.sort(random_state.choice(n_chunks, max_chunks, replace=False))
+    return CHUNK_SELECTIONS[chunk_selection](n_chunks, max_chunks)
+
+
+@dataclass(frozen=True)
+class ChunkLayout:
+    """How texts were cut: shared by all the documents of one chunker.
+
+    Attributes
+    ----------
+    chunk_size, chunk_overlap, max_chunks, chunk_selection
+        As in :class:`TextChunker`, with `chunk_size` resolved to a number.
+    prefix, suffix : tuple of int
+        The encoder's special tokens before and after the tokens of a chunk.
+    pad_id : int
+    tokenizer_hash : str
+        Tells whether documents were made with the tokenizer of the encoder that reads them.
+    """
+
+    chunk_size: int
+    chunk_overlap: int
+    max_chunks: int | None
+    chunk_selection: str
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad_id: int
+    tokenizer_hash: str
+
+    @property
+    def body_size(self) -> int:
+        """Tokens of the text in a full chunk."""
+        return self.chunk_size - len(self.prefix) - len(self.suffix)
+
+    def count_chunks(self, n_tokens: int) -> int:
+        """Chunks of a text of `n_tokens` before `max_chunks` cuts."""
+        n_beyond_first = max(n_tokens - self.body_size, 0)
+        return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
+
+    def bounds(self, n_tokens: int, full: bool) -> NDArray[np.intp]:
+        """First token and end of each chunk, of shape (n_chunks, 2), before `max_chunks` cuts.
+
+        Of chunks that are `full` all but the last have `body_size` tokens. Otherwise, which
+        takes as many, they are equally long, to a token.
+        """
+        n_chunks = self.count_chunks(n_tokens)
+        if full:
+            starts = np.arange(n_chunks) * (self.body_size - self.chunk_overlap)
+            return np.column_stack([starts, np.minimum(starts + self.body_size, n_tokens)])
+        overlap = self.chunk_overlap if n_chunks > 1 else 0
+        edges = np.arange(n_chunks + 1) * (n_tokens - overlap) // n_chunks
+        return np.column_stack([edges[:-1], edges[1:] + overlap])
+
+
+class ChunkedDocument:
+    """One tokenized text and how it is cut. It does not look like a sequence to NumPy.
+
+    Attributes
+    ----------
+    tokens : ndarray of shape (3, n_tokens), dtype int32
+        Token ids, and the first and end position of each token's characters in the text. Of
+        shape (1, n_tokens), without the positions, inside of an estimator.
+    layout : ChunkLayout
+    """
+
+    __slots__ = ("layout", "tokens")
+
+    def __init__(self, tokens: NDArray[np.int32], layout: ChunkLayout) -> None:
+        self.tokens = tokens
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        return f"<ChunkedDocument: {self.n_tokens} tokens, {self.n_chunks} chunks>"
+
+    @property
+    def token_ids(self) -> NDArray[np.int32]:
+        """Ids of the whole text without special tokens, of shape (n_tokens,)."""
+        return self.tokens[0]
+
+    @property
+    def spans(self) -> NDArray[np.int32]:
+        """First and end character of each token in the text, of shape (n_tokens, 2)."""
+        return self.tokens[1:].T
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the whole text."""
+        return self.tokens.shape[1]
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks that are read: at most `max_chunks`."""
+        n_chunks = self.layout.count_chunks(self.n_tokens)
+        return min(n_chunks, self.layout.max_chunks or n_chunks)
+
+    def bounds(self, random_state: np.random.RandomState | None = None) -> NDArray[np.intp]:
+        """First token and end of each chunk that is read, of shape (n_chunks, 2)."""
+        layout = self.layout
+        n_chunks = layout.count_chunks(self.n_tokens)
+        chosen = select_chunks(n_chunks, layout.max_chunks, layout.chunk_selection, random_state)
+        return layout.bounds(self.n_tokens, full=len(chosen) < n_chunks)[chosen]
+
+    def chunks(
+        self, random_state: np.random.RandomState | None = None
+    ) -> Iterator[NDArray[np.int32]]:
+        """Yield the token ids of each chunk that is read, special tokens included."""
+        for start, end in self.bounds(random_state):
+            yield self.chunk(start, end)
+
+    def chunk(self, start: int, end: int) -> NDArray[np.int32]:
+        """Return the ids of the tokens from `start` to `end` between the special tokens."""
+        prefix = np.array(self.layout.prefix, dtype=np.int32)
+        suffix = np.array(self.layout.suffix, dtype=np.int32)
+        return np.concatenate([prefix, self.token_ids[start:end], suffix])
+
+
+def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
+    """Return `X` as an array of documents if TextChunker made it, None if it holds texts.
+
+    Raises
+    ------
+    ValueError
+        If only some elements are chunked documents, or not all were cut alike.
+    """
+    documents = as_column(X, name)
+    first = documents[0]
+    if not isinstance(first, ChunkedDocument):
+        return None
+    for index, document in enumerate(documents):
+        if not isinstance(document, ChunkedDocument):
+            raise ValueError(
+                f"{name} at index {index} is of type {type(document).__name__}, but {name} at "
+                f"index 0 came from TextChunker: transform all texts or none."
+            )
+        if document.layout is not first.layout and document.layout != first.layout:
+            raise ValueError(
+                f"{name} at index {index} was cut by another TextChunker than index 0: transform "
+                f"all texts with one."
+            )
+    return documents
+
+
+def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
+    """Return how long texts are, into how many chunks they are cut, and what is not read.
+
+    Parameters
+    ----------
+    documents : array of ChunkedDocument
+
+    Returns
+    -------
+    report : dict
+        As ``chunk_report`` of the estimators returns it.
+    """
+    n_read = np.array([_n_read_tokens(document) for document in documents], dtype=np.intp)
+    n_tokens = np.array([document.n_tokens for document in documents], dtype=np.intp)
+    n_chunks = [document.n_chunks for document in documents]
+    is_long = [document.n_tokens > document.layout.body_size for document in documents]
+    quantiles = {name: float(np.quantile(n_chunks or [0], q)) for name, q in QUANTILES.items()}
+    return {
+        "n_texts": len(documents),
+        "n_long_texts": sum(is_long),
+        "chunks_per_text": quantiles,
+        "n_tokens": int(n_tokens.sum()),
+        "n_cut_texts": int((n_read < n_tokens).sum()),
+        "n_skipped_tokens": int((n_tokens - n_read).sum()),
+    }
+
+
+def warn_of_cut_texts(report: dict[str, Any], max_chunks: int | None) -> None:
+    """Warn if `max_chunks` cuts any text."""
+    if report["n_cut_texts"]:
+        share = report["n_skipped_tokens"] / report["n_tokens"]
+        warn(
+            f"max_chunks={max_chunks} cuts {report['n_cut_texts']} of {report['n_texts']} training "
+            f"texts and skips {share:.1%} of their tokens: raise it, or set None to read them "
+            f"whole. verbose=0 does not warn.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _n_read_tokens(document: Any) -> int:
+    """Count the tokens that are in at least one chunk that is read."""
+    first, end = document.bounds().T
+    new = np.maximum(first[1:], end[:-1])  # what the chunk before has not read
+    return int(end[0] - first[0] + (end[1:] - new).sum())

@@ -1,0 +1,82 @@
+"""TextReader: the caller's input and its chunks, for estimators and for the vectorizer."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
+
+from sklearn_longbert._fit_tasks import CallbackSupportMixin
+from sklearn_longbert._provenance import Versioned
+from sklearn_longbert._texts.checks import check_texts
+from sklearn_longbert._texts.chunker import TextChunker
+from sklearn_longbert._texts.documents import ChunkedDocument, as_documents
+
+Inputs = list[str] | NDArray[np.object_]
+
+
+class TextReader(CallbackSupportMixin, Versioned):
+    """Takes texts, or what TextChunker makes of them, as its parameters say."""
+
+    def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
+        """Return texts as list of str, and documents that TextChunker made as they are."""
+        documents = as_documents(X, name)
+        return check_texts(X, name) if documents is None else documents
+
+    def _chunker_for(self, inputs: Inputs) -> TextChunker:
+        """Return a chunker, not fitted yet, that cuts as this estimator's parameters say.
+
+        Where TextChunker has cut already, its settings hold, and the estimator's own must be
+        left at their defaults or be the same.
+        """
+        names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
+        settings = {name: getattr(self, name) for name in names}
+        if isinstance(inputs[0], ChunkedDocument):
+            layout, defaults = inputs[0].layout, TextChunker()
+            for name in names:
+                cut = getattr(layout, name)
+                if settings[name] not in (getattr(defaults, name), cut):
+                    raise ValueError(
+                        f"{name}={settings[name]!r}, but the texts were cut by a TextChunker with "
+                        f"{name}={cut!r}: set it there, and leave it out of "
+                        f"{type(self).__name__}."
+                    )
+                settings[name] = cut
+        return TextChunker(
+            self.model_name,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            **settings,
+        )
+
+    def _check_token_pooling(self, chunker: TextChunker) -> None:
+        if self.token_pooling == "cls" and not chunker.layout_.prefix:
+            raise ValueError(
+                f'token_pooling="cls" reads the special token before the text, but the tokenizer '
+                f'of {self.model_name} adds none: pass token_pooling="mean".'
+            )
+
+    def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
+        if not isinstance(inputs, np.ndarray):
+            return chunker._cut(inputs, with_spans=False)
+        theirs, ours = inputs[0].layout, chunker.layout_
+        if theirs == ours:
+            return np.asarray(inputs, dtype=object)
+        if theirs.tokenizer_hash != ours.tokenizer_hash:
+            raise ValueError(
+                f"{name} was cut by a TextChunker with another tokenizer than the encoder's: give "
+                f"it model_name={self.model_name!r} too."
+            )
+        differing = [key for key, value in vars(ours).items() if getattr(theirs, key) != value]
+        settings = ", ".join(
+            f"{key}={getattr(theirs, key)!r} instead of {getattr(ours, key)!r}" for key in differing
+        )
+        raise ValueError(
+            f"{name} was cut by a TextChunker with other settings than the texts of fit, "
+            f"{settings}: use the same one."
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags

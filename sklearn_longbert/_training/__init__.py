@@ -1,0 +1,1 @@
+"""The skorch net, and what happens around the batches of a fit."""

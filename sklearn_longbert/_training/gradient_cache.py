@@ -1,0 +1,108 @@
+"""Exact backward through many chunks in the memory of a few.
+
+Steps, for one batch of documents:
+
+1. Encode the micro-batches one after the other. The first ones, as long as their graphs fit
+   into memory, are encoded with a graph, the others without.
+2. Compute the loss from all chunk embeddings, and its gradient with respect to them.
+3. Propagate that gradient through the graphs that were kept; then encode each other micro-batch
+   again, now with a graph, propagate through it, and free it.
+
+Invariant: the gradients are those of one graph through all chunks, for any loss and pooling.
+What makes it so is that both passes see the same dropout: masks belong to the chunks (see
+:mod:`sklearn_longbert._dropout`), so a micro-batch may even lose chunks between the passes,
+those whose embeddings have no gradient, which under max pooling are most. Where an encoder
+draws from torch's generators itself, their states are replayed, and micro-batches stay whole;
+its masks then depend on the grouping, its two passes still see the same ones.
+
+References
+----------
+Gao, Zhang, Han and Callan (2021). Scaling deep contrastive learning batch size under memory
+limited setup. RepL4NLP. https://arxiv.org/abs/2101.06983
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.batches import in_order
+from sklearn_longbert._training.random_states import (
+    RandomStates,
+    are_equal,
+    random_states,
+    restore,
+)
+
+Numbers = NDArray[np.intp]
+
+
+class _Pass(NamedTuple):
+    """What a micro-batch leaves behind in the first pass."""
+
+    numbers: Numbers
+    output: Tensor  # with a graph where `replay` is false
+    replay: bool
+    random_states: RandomStates | None  # where the encoder drew from torch's generators
+
+
+def backward(
+    encode: Callable[[Numbers], Tensor],
+    micro_batches: Sequence[Numbers],
+    n_kept: int,
+    loss_of: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> Tensor:
+    """Add the gradients of a loss to those of the parameters, and return the loss.
+
+    Parameters
+    ----------
+    encode : callable
+        From the numbers of some chunks to their embeddings, of shape (n_chunks, hidden_size).
+    micro_batches : sequence of ndarray
+        The numbers of the chunks of each micro-batch: each of 0, ..., n_chunks - 1 once.
+    n_kept : int
+        How many micro-batches, from the first, may keep their graphs.
+    loss_of : callable
+        From the embeddings of all chunks, in the order of their numbers, to the loss.
+    device : torch.device
+        Whose random states are replayed, beside the CPU's.
+    """
+    passes = []
+    for index, numbers in enumerate(micro_batches):
+        before = random_states(device)
+        with torch.set_grad_enabled(index < n_kept):
+            output = encode(numbers)
+        drew = not are_equal(before, random_states(device))
+        passes.append(_Pass(numbers, output, index >= n_kept, before if drew else None))
+    numbers = np.concatenate([one.numbers for one in passes])
+    rows = torch.cat([one.output.detach() for one in passes])
+    embeddings = in_order(rows, numbers, np.arange(len(numbers))).requires_grad_()
+    loss = loss_of(embeddings)
+    loss.backward()
+    assert embeddings.grad is not None
+    after = random_states(device)
+    while passes:
+        _propagate(encode, passes.pop(0), embeddings.grad, device)
+    restore(after, device)
+    return loss.detach()
+
+
+def _propagate(
+    encode: Callable[[Numbers], Tensor], one: _Pass, gradients: Tensor, device: torch.device
+) -> None:
+    numbers, output = one.numbers, one.output
+    if one.replay:
+        if one.random_states is not None:
+            restore(one.random_states, device)
+        else:
+            has_gradient = gradients[torch.from_numpy(numbers)].any(1).cpu().numpy()
+            numbers = numbers[has_gradient]
+            if len(numbers) == 0:
+                return
+        output = encode(numbers)
+    if output.requires_grad:  # not if the encoder is frozen
+        output.backward(gradients[torch.from_numpy(numbers)])

@@ -1,0 +1,496 @@
+"""The skorch net: batches, training step, schedule, validation.
+
+One loss a document enters the mean of a batch, whatever its number of chunks. The net never
+sees text, and knows nothing of labels: the estimators translate.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+)
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from sklearn_longbert._encoding.batches import (
+    ChunkBatch,
+    DocumentDataset,
+    TargetsAndWeights,
+    document_loader,
+)
+from sklearn_longbert._encoding.memory import free_on_error, is_out_of_memory
+from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._encoding.passes import (
+    Passes,
+    cached_embeddings,
+    can_remember,
+    encode_chunks,
+    frozen_embeddings,
+)
+from sklearn_longbert._encoding.progress import Bar
+from sklearn_longbert._pretrained.devices import available_device
+from sklearn_longbert._targets.targets import Probe
+from sklearn_longbert._training import gradient_cache
+from sklearn_longbert._training.callbacks import (
+    ProgressBar,
+    StopTraining,
+    ValidationMonitor,
+    linear_schedule,
+)
+from sklearn_longbert._training.head_start import start_head
+from sklearn_longbert._training.limits import training_limits
+from sklearn_longbert._training.random_states import own_random_state, random_states, restore
+from sklearn_longbert._training.sparse_lookups import sparse_lookups
+
+
+class DivergedError(ValueError):
+    """The loss or a weight became infinite or NaN."""
+
+
+class LongBertNet(NeuralNet):
+    """Trains and applies a :class:`LongBertNetwork`; takes datasets of chunked documents.
+
+    Parameters
+    ----------
+    module : callable
+        Makes the network; called once, when training begins.
+    criterion : type of nn.Module
+        A loss that takes (logits, targets); its ``reduction`` is set to "none".
+    weight_decay : float
+        AdamW's; biases and norms, the parameters of one dimension, are spared.
+    warmup_fraction : float or None
+        Share of the steps in which the learning rate rises, before it falls linearly. None
+        keeps the learning rate constant.
+    max_grad_norm : float or None
+    micro_batch_tokens : int or "auto"
+        Most tokens, padding counted, in one encoder pass, and in the graphs that are kept.
+    autocast : torch.dtype or None
+    seed : int
+        Decides the head's first weights, dropout, the order of the documents and drawn chunks.
+    progress : bool
+        Whether to show a bar in training.
+    monitor : ValidationMonitor or None
+    probe : callable or None
+        From the embeddings, targets and weights of the documents to the coefficients and
+        intercepts that a new head starts with.
+    **kwargs : dict
+        Parameters of skorch.NeuralNet.
+    """
+
+    def __init__(
+        self,
+        module: Callable[[], LongBertNetwork],
+        criterion: type[nn.Module],
+        *,
+        weight_decay: float,
+        warmup_fraction: float | None,
+        max_grad_norm: float | None,
+        micro_batch_tokens: int | str,
+        autocast: torch.dtype | None,
+        seed: int,
+        progress: bool,
+        monitor: ValidationMonitor | None = None,
+        probe: Probe | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            criterion,
+            criterion__reduction="none",
+            optimizer=torch.optim.AdamW,
+            train_split=None,
+            verbose=0,
+            **kwargs,
+        )
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
+        self.micro_batch_tokens = micro_batch_tokens
+        self.autocast = autocast
+        self.seed = seed
+        self.progress = progress
+        self.monitor = monitor
+        self.probe = probe
+        self.cache_: dict[bytes, Tensor] | None = None  # of embeddings, in training
+
+    def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+        """Run `n_epochs` over the documents, going on from the present weights if there are any.
+
+        Raises
+        ------
+        ValueError
+            If the loss or a weight becomes infinite or NaN.
+        """
+        self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
+        self.best_epoch_: int | None = None
+        try:
+            with (
+                free_on_error(),
+                own_random_state(self.seed, self._place),
+                Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
+            ):
+                self._train(dataset, n_epochs)
+        finally:
+            if hasattr(self, "optimizer_"):
+                self._zero_grad_optimizer(set_to_none=True)
+                self._set_training(False)
+        for name, weight in self.module_.named_parameters():
+            if not torch.isfinite(weight.sum()):
+                raise self.diverged(f"Parameter {name}")
+
+    def _train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+        is_new = not self.initialized_
+        if is_new:
+            self.initialize()
+        else:
+            self._initialize_callbacks()
+            if hasattr(self, "optimizer_"):
+                for group, new in zip(
+                    self.optimizer_.param_groups, self._parameter_groups(), strict=True
+                ):
+                    group.update(weight_decay=new["weight_decay"], lr=self.lr)
+            else:
+                self._initialize_optimizer()
+        self.module_.make_writable()
+        # What it holds would stay in memory: the estimator, or the weights of the last fit.
+        self.module: Callable[[], LongBertNetwork] | None = None
+        with self._caching(dataset):
+            if is_new and self.probe is not None:
+                self._set_training(False)
+                passes = self._shown_passes(dataset)
+                start_head(self.module_, dataset, self.probe, passes, self.cache_)
+            self.bar_.set_postfix_str("", refresh=False)
+            self.bar_.set_description("fit")
+            self._set_training(True)
+            self.limits_ = training_limits(
+                self.module_, dataset.documents, self.batch_size, self._passes, self._encode
+            )
+            self.notify("on_train_begin", X=dataset, y=None)
+            with suppress(StopTraining), sparse_lookups(self.module_):
+                self.fit_loop(dataset, epochs=n_epochs)
+            self.notify("on_train_end", X=dataset, y=None)
+
+    def prepare(
+        self,
+        *,
+        lr: float,
+        batch_size: int,
+        weight_decay: float,
+        max_grad_norm: float | None,
+        micro_batch_tokens: int | str,
+        progress: bool,
+        callbacks: list[Any] | None,
+        seed: int,
+    ) -> None:
+        """Take over new settings before a further training at a constant learning rate."""
+        self.lr, self.batch_size, self.weight_decay = lr, batch_size, weight_decay
+        self.max_grad_norm, self.micro_batch_tokens = max_grad_norm, micro_batch_tokens
+        self.progress, self.seed = progress, seed
+        self.callbacks: list[Any] | None = callbacks
+        self.warmup_fraction = None
+
+    def start(self, module: Callable[[], LongBertNetwork]) -> None:
+        """Make this network instead, and train nothing."""
+        self.module, self.best_epoch_ = module, None
+        with own_random_state(self.seed, self._place):
+            self.initialize()
+        self.module = None
+        self._set_training(False)
+        self.drop_optimizer()
+
+    @contextmanager
+    def _caching(self, dataset: DocumentDataset) -> Iterator[None]:
+        """Encode each chunk once, and without dropout, while the encoder is frozen."""
+        if self.module_.frozen:
+            self._set_training(False)
+            batch = ChunkBatch(dataset.documents)
+            embeddings = frozen_embeddings(self.module_, batch, self._shown_passes(dataset))
+            self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
+        try:
+            yield
+        finally:
+            self.cache_ = None
+
+    def _shown_passes(self, dataset: DocumentDataset) -> Passes:
+        """Return passes before the first step of training, which the bar counts."""
+        self.bar_.set_description("embed")
+        if not self.progress:
+            return self._passes
+        total, done = len(ChunkBatch(dataset.documents).distinct()[0]), 0
+
+        def show(n_chunks: int) -> None:
+            nonlocal done
+            done += n_chunks
+            # what repeats in another stretch of the texts is encoded there, too
+            self.bar_.set_postfix_str(f"{min(done, total)} of {total} chunks")
+
+        return replace(self._passes, on_pass=show)
+
+    def predict_logits(
+        self, documents: NDArray[np.object_], progress: bool = False
+    ) -> NDArray[Any]:
+        """Return the document logits, of shape (n_documents, n_outputs), in their order."""
+        self._set_training(False)
+        with free_on_error():
+            return self.infer(ChunkBatch(documents), progress=progress).numpy()
+
+    def predict_chunks(
+        self, documents: NDArray[np.object_], progress: bool = False
+    ) -> list[Tensor]:
+        """Return the outputs of each document's chunks, of shape (n_chunks, n_columns)."""
+        self._set_training(False)
+        batch = ChunkBatch(documents)
+        with free_on_error(), torch.inference_mode():
+            outputs = self._chunk_outputs(batch, "explain" if progress else None)
+        return list(outputs.split(batch.chunk_counts))
+
+    def drop_optimizer(self) -> None:
+        """Free the optimizer's state, twice the size of the weights, and what else trained."""
+        del self.optimizer_
+        self.callbacks = None
+        self.monitor = None
+        self.callbacks_: list[tuple[str, Callback]] = []
+
+    def release(self) -> None:
+        """Free the weights and all that trains them, whoever holds on to a net that failed."""
+        for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
+            self.__dict__.pop(name, None)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return one dict an epoch of what the estimators show as ``history_``."""
+        rows = []
+        complete = [epoch for epoch in self.history if "train_loss" in epoch]  # not interrupted
+        for number, epoch in enumerate(complete, start=1):
+            rates = [
+                batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch
+            ]
+            rows.append(
+                {
+                    "epoch": number,
+                    "train_loss": float(epoch["train_loss"]),
+                    "learning_rate": float(rates[-1] if rates else self.lr),
+                    "seconds": float(epoch["dur"]),
+                    **{key: epoch[key] for key in ("valid_loss", "valid_score") if key in epoch},
+                }
+            )
+        return rows
+
+    # What follows overrides skorch's hooks.
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        callbacks = [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("gradient_clipping", GradientNormClipping(self.max_grad_norm)),
+            ("progress_bar", ProgressBar()),
+        ]
+        if self.warmup_fraction is not None:
+            factor = partial(
+                linear_schedule,
+                n_warmup=ceil(self.warmup_fraction * self.n_steps_),
+                n_steps=self.n_steps_,
+            )
+            schedule = LRScheduler(
+                LambdaLR, lr_lambda=factor, step_every="batch", event_name="learning_rate"
+            )
+            callbacks.append(("schedule", schedule))
+        if self.monitor is not None:
+            callbacks.append(("validation", self.monitor))
+        return callbacks
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
+        return [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
+        # one kernel for all weights, where torch has it
+        fused = True if self._place.type in ("cpu", "cuda") else None
+        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr, fused=fused)
+        return self
+
+    def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
+        return document_loader(dataset, self.batch_size, self.seed if training else None)
+
+    def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
+        """Return the document logits of a batch, on the CPU."""
+        with torch.inference_mode():
+            outputs = self._chunk_outputs(x, "predict" if progress else None)
+            return self.module_.pool(outputs, x.chunk_counts)
+
+    def _chunk_outputs(self, batch: ChunkBatch, progress: str | None) -> Tensor:
+        """Return what is pooled of each chunk, on the CPU."""
+        network = self.module_
+        if self.cache_ is not None:
+            embeddings = cached_embeddings(network, batch, self._passes, self.cache_)
+        elif network.frozen and can_remember(network, batch):
+            embeddings = frozen_embeddings(network, batch, self._passes, progress)
+        else:
+            return encode_chunks(network, batch, self._passes, network.chunk_outputs, progress)
+        return network.chunk_outputs(embeddings.to(self._place)).cpu()
+
+    def train_step_single(
+        self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
+    ) -> dict[str, Tensor]:
+        """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""
+        self._set_training(True)
+        states = random_states(self._place)
+        while True:
+            try:
+                return self._backward(*batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                longest = int(batch[0].lengths.max())
+                tried = min(self.limits_[1], int(batch[0].lengths.sum()))
+                if tried <= longest:
+                    raise self._passes.too_large(error, longest) from error
+            # outside of the handler, whose traceback holds on to the graphs
+            self._zero_grad_optimizer(set_to_none=True)
+            if self._place.type == "cuda":
+                torch.cuda.empty_cache()
+            restore(states, self._place)
+            graph_tokens = max(tried // 2, longest)
+            self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
+
+    def _backward(self, chunks: ChunkBatch, targets: TargetsAndWeights) -> dict[str, Tensor]:
+        step: dict[str, Tensor] = {}
+
+        def loss_of(embeddings: Tensor) -> Tensor:
+            outputs = self.module_.chunk_outputs(embeddings)
+            logits = self.module_.pool(outputs, chunks.chunk_counts)
+            step["y_pred"] = logits.detach()
+            return self.get_loss(logits, targets)
+
+        if self.cache_ is not None:
+            self._set_training(False)  # the encoder; dropout of the head's inputs stays
+            embeddings = cached_embeddings(self.module_, chunks, self._passes, self.cache_)
+            self._set_training(True)
+            loss = loss_of(embeddings.to(self._place))
+            loss.backward()
+            return {**step, "loss": loss.detach()}
+        pass_limit, graph_limit = self.limits_
+        seed = int(torch.randint(2**62, ()))  # of the dropout of this batch
+        with self._passes.casting():
+            padded = not self.module_.packs()
+        plan = chunks.plan(pass_limit, padded)
+        sizes = [
+            int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
+            for group in plan
+        ]
+        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
+        step["loss"] = gradient_cache.backward(
+            lambda numbers: self._encode(chunks, numbers, seed), plan, n_kept, loss_of, self._place
+        )
+        return step
+
+    def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp], seed: int = 0) -> Tensor:
+        with self._passes.casting():
+            return self.module_.encode(batch.micro_batch(numbers), seed)
+
+    @property
+    def _place(self) -> torch.device:
+        return torch.device(self.device)
+
+    @property
+    def _passes(self) -> Passes:
+        return Passes(self.micro_batch_tokens, self._place, self.autocast)
+
+    def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses of each document, of shape (n_documents, 1 or n_outputs)."""
+        if targets.is_floating_point():
+            targets = targets.to(logits.dtype)
+        losses = self.criterion_(logits, targets.to(logits.device))
+        return losses.reshape(len(losses), -1)
+
+    def get_loss(
+        self,
+        y_pred: Tensor,
+        y_true: TargetsAndWeights,
+        X: ChunkBatch | None = None,
+        training: bool = False,
+    ) -> Tensor:
+        targets, weights = y_true
+        losses = self.document_losses(y_pred, targets)
+        weights = weights.to(losses.dtype).to(losses.device).reshape(len(weights), -1)
+        loss = (losses * weights).mean()
+        if not torch.isfinite(loss):
+            raise self.diverged("The loss")
+        return loss
+
+    def diverged(self, what: str) -> DivergedError:
+        """Return the error for what became NaN or infinite."""
+        cure = f"lower learning_rate (it is {self.lr:g})"
+        if self.max_grad_norm is None:
+            cure += ", clip gradients with max_grad_norm=1.0"
+        if self.autocast is not None:
+            cure += ", or compute in precision='float32'"
+        return DivergedError(f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}.")
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        getattr(self, method_name)(self, **kwargs)
+        stop = False
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except StopTraining:
+                stop = True
+            except KeyboardInterrupt:
+                # skorch's EarlyStopping asks to stop in the way that a user at the keyboard does
+                if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
+                    stop = True
+                else:
+                    raise
+        if stop:  # after all callbacks have seen the last epoch
+            raise StopTraining
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
+        transient = {
+            "module",
+            "module_",
+            "optimizer_",
+            "callbacks",
+            "callbacks_",
+            "monitor",
+            "bar_",
+            "cache_",
+            "probe",
+            "limits_",
+        }
+        state = {name: value for name, value in vars(self).items() if name not in transient}
+        state["network_"] = network_state(self.module_)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network = network_from_state(state.pop("network_"))
+        state["device"] = str(available_device(state["device"]))
+        self.__dict__.update(
+            state,
+            module=None,
+            module_=network.to(state["device"]).eval(),
+            callbacks=None,
+            callbacks_=[],
+            monitor=None,
+            probe=None,
+            cache_=None,
+            optimizer_=None,
+        )
+        del self.optimizer_  # so that skorch forgets its name, and makes a new one

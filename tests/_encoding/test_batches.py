@@ -1,0 +1,162 @@
+"""Micro-batches hold every chunk once, by length, and within the budget."""
+
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sklearn_longbert._encoding.batches import ChunkBatch, Collate, DocumentDataset, document_loader
+from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
+
+PAD = 9
+
+
+def layout(**settings) -> ChunkLayout:
+    defaults = {
+        "chunk_size": 6,
+        "chunk_overlap": 0,
+        "max_chunks": None,
+        "chunk_selection": "head",
+        "prefix": (1,),
+        "suffix": (2,),
+        "pad_id": PAD,
+        "tokenizer_hash": "",
+    }
+    return ChunkLayout(**{**defaults, **settings})
+
+
+def document(n_tokens: int, first_id: int = 10, **settings) -> ChunkedDocument:
+    tokens = np.zeros((3, n_tokens), dtype=np.int32)
+    tokens[0] = first_id + np.arange(n_tokens)
+    return ChunkedDocument(tokens, layout(**settings))
+
+
+def batch_of(lengths: list[int]) -> ChunkBatch:
+    """Documents of one chunk of each of these lengths, of which two tokens are special."""
+    return ChunkBatch([document(length - 2, 10 * length, chunk_size=99) for length in lengths])
+
+
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=40), st.integers(1, 100), st.booleans())
+def test_plan(lengths, max_tokens, padded):
+    batch = batch_of(lengths)
+    groups = batch.plan(max_tokens, padded)
+    sizes = []
+    for numbers in groups:
+        of_group = [lengths[number] for number in numbers]
+        sizes.append(max(of_group) * len(of_group) if padded else sum(of_group))
+        assert sizes[-1] <= max_tokens or len(of_group) == 1
+    order = np.concatenate(groups)
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[number] for number in order] == sorted(lengths, reverse=True)
+    for (first, second), size in zip(pairwise(groups), sizes, strict=False):
+        # as few as they can be in this order: the next chunk would not have fitted
+        more = lengths[first[0]] if padded else lengths[second[0]]
+        assert size + more > max_tokens
+
+
+def test_plan_by_hand():
+    batch = batch_of([3, 5, 3, 5, 2])
+    assert [list(group) for group in batch.plan(10, padded=True)] == [[1, 3], [0, 2, 4]]
+    assert [list(group) for group in batch.plan(13, padded=False)] == [[1, 3, 0], [2, 4]]
+    some = batch.plan(8, False, numbers=np.array([4, 0, 3]))
+    assert [list(group) for group in some] == [[3, 0], [4]]
+
+
+def test_micro_batch_by_hand():
+    batch = ChunkBatch([document(9), document(0), document(4, first_id=50)])
+    micro_batch = batch.micro_batch(np.array([2, 3, 4]))
+    assert micro_batch.lengths == [5, 2, 6]
+    assert micro_batch.input_ids.tolist() == [1, 16, 17, 18, 2, 1, 2, 1, 50, 51, 52, 53, 2]
+    assert micro_batch.attention_mask.int().tolist() == [
+        [1, 1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1],
+    ]
+    assert micro_batch.pad_id == PAD
+
+
+def test_collate_keeps_documents_apart():
+    documents = [document(9), document(0), document(4, first_id=50)]
+    rows = [(d, torch.tensor(i), torch.tensor(1.0)) for i, d in enumerate(documents)]
+    batch, (targets, weights) = Collate()(rows)
+    assert len(batch) == 3  # documents, not chunks: what skorch weights the loss by
+    assert batch.chunk_counts == [3, 1, 1]
+    assert [batch.chunk(number).tolist() for number in range(5)] == [
+        [1, 10, 11, 12, 2],
+        [1, 13, 14, 15, 2],
+        [1, 16, 17, 18, 2],
+        [1, 2],
+        [1, 50, 51, 52, 53, 2],
+    ]
+    assert batch.lengths.tolist() == [5, 5, 5, 2, 6]
+    assert targets.tolist() == [0, 1, 2]
+    assert weights.tolist() == [1, 1, 1]
+
+
+@given(st.lists(st.sampled_from([0, 3, 4, 8, 11]), min_size=1, max_size=12), st.randoms())
+def test_distinct(sizes, random):
+    batch = ChunkBatch([document(size, random.choice([10, 50])) for size in sizes])
+    numbers, inverse = batch.distinct()
+    chunks = [tuple(batch.chunk(number)) for number in range(len(batch.lengths))]
+    assert len(numbers) == len(set(chunks))
+    assert [chunks[numbers[index]] for index in inverse] == chunks
+    backwards = ChunkBatch(batch.documents[::-1])
+    assert [tuple(backwards.chunk(number)) for number in backwards.distinct()[0]] == [
+        chunks[number] for number in numbers
+    ]
+
+
+def test_a_batch_copies_no_token_ids():
+    """A million tokens: their own array, and a table of the chunks."""
+    long = document(1_000_000, chunk_size=512)
+    tracemalloc.start()
+    batch = ChunkBatch([long])
+    batch.plan(4096, padded=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert long.tokens.nbytes == 12_000_000
+    assert peak < 1_000_000
+
+
+def starts(batch: ChunkBatch) -> tuple[int, ...]:
+    return tuple(int(batch.chunk(number)[1]) for number in range(len(batch.lengths)))
+
+
+def test_random_chunks_are_drawn_anew_in_training_only():
+    documents = np.array([document(80, max_chunks=2, chunk_selection="random")], dtype=object)
+    loader = document_loader(DocumentDataset(documents), 1, seed=0)
+    epochs = {starts(batch) for _ in range(8) for batch, _ in loader}
+    assert len(epochs) > 3
+    assert all(len(chunks) == 2 for chunks in epochs)
+    loader = document_loader(DocumentDataset(documents), 1)
+    ((batch, _),) = loader
+    assert starts(batch) == (30, 70)  # the 6th and the 16th of 20 chunks
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_loader_leaves_the_global_generator_alone(seed):
+    documents = np.array([document(n) for n in range(5)], dtype=object)
+    before = torch.get_rng_state()
+    batches = list(document_loader(DocumentDataset(documents), 2, seed))
+    assert torch.equal(before, torch.get_rng_state())
+    assert [len(batch) for batch, _ in batches] == [2, 2, 1]
+
+
+def test_shuffling_depends_on_the_seed_alone():
+    dataset = DocumentDataset(
+        np.array([document(n) for n in range(20)], dtype=object), torch.arange(20)
+    )
+
+    def order(seed):
+        loader = document_loader(dataset, 4, seed)
+        return [t for _ in range(2) for _, (targets, _) in loader for t in targets.tolist()]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    first, second = order(1)[:20], order(1)[20:]
+    assert sorted(first) == list(range(20))
+    assert first != second

@@ -1,0 +1,96 @@
+"""Poolings by hand-computed numbers and by the properties that define them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sklearn_longbert._encoding.poolings import (
+    POOLINGS,
+    TOKEN_POOLINGS,
+    GatedAttention,
+    pool_documents,
+)
+
+LOGITS = torch.tensor([[1.0, 8.0], [3.0, -2.0], [5.0, 5.0], [0.0, 7.0], [4.0, 1.0], [2.0, 4.0]])
+
+
+def test_by_hand():
+    mean = pool_documents(LOGITS, [2, 1, 3], "mean")
+    np.testing.assert_allclose(mean, [[2, 3], [5, 5], [2, 4]])
+    largest = pool_documents(LOGITS, [2, 1, 3], "max")
+    np.testing.assert_allclose(largest, [[3, 8], [5, 5], [4, 7]])
+    smooth = pool_documents(torch.tensor([[0.0], [np.log(3.0)], [5.0]]), [2, 1], "logsumexp")
+    np.testing.assert_allclose(smooth, [[np.log(2)], [5]])  # of the mean of 1 and 3
+    # the last column holds scores: weights of 1/4 and 3/4, then of one chunk alone
+    attended = torch.tensor([[4.0, 0.0, 0.0], [8.0, -4.0, np.log(3.0)], [1.0, 2.0, 9.0]])
+    attended = pool_documents(attended, [2, 1], "attention")
+    np.testing.assert_allclose(attended, [[7, -3], [1, 2]])
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=9))
+def test_logsumexp_lies_between_mean_and_max(values):
+    logits, counts = torch.tensor(values)[:, None], [len(values)]
+    mean, smooth, largest = (
+        float(pool_documents(logits, counts, name)) for name in ("mean", "logsumexp", "max")
+    )
+    assert mean - 1e-4 <= smooth <= largest + 1e-4
+
+
+def test_attention_begins_as_the_mean_and_learns():
+    attention = GatedAttention(4, torch.float32)
+    embeddings, logits = torch.randn(7, 4), torch.randn(7, 3)
+    outputs = torch.cat([logits, attention(embeddings)], dim=1)
+    pooled = pool_documents(outputs, [3, 4], "attention")
+    torch.testing.assert_close(pooled, pool_documents(logits, [3, 4], "mean"))
+    pooled[:, 0].sum().backward()
+    assert attention.score.weight.grad.abs().max() > 0
+
+
+def test_gated_attention_by_hand():
+    """Against the formula of Ilse et al., equation 9, written plainly."""
+    attention = GatedAttention(2, torch.float64)
+    torch.nn.init.normal_(attention.score.weight)
+    h = torch.randn(5, 2, dtype=torch.float64)
+    (V, v), (U, u) = ((layer.weight, layer.bias) for layer in (attention.value, attention.gate))
+    w = attention.score.weight[0]
+    for k in range(5):
+        score = w @ (torch.tanh(V @ h[k] + v) * torch.sigmoid(U @ h[k] + u))
+        assert attention(h)[k, 0].item() == pytest.approx(score.item())
+
+
+def test_token_poolings_by_hand():
+    hidden_states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [1, 1], [2, 2], [6, 0]])
+    np.testing.assert_allclose(TOKEN_POOLINGS["mean"](hidden_states, [2, 3]), [[2, 4], [3, 1]])
+    np.testing.assert_allclose(TOKEN_POOLINGS["cls"](hidden_states, [2, 3]), [[1, 2], [1, 1]])
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.randoms())
+def test_documents_do_not_touch_each_other(pooling, chunk_counts, random):
+    logits = torch.tensor([[random.uniform(-9, 9)] * 2 for _ in range(sum(chunk_counts))])
+    logits.requires_grad_()
+    scores = torch.tensor([[random.uniform(-3, 3)] for _ in range(sum(chunk_counts))])
+    outputs = torch.cat([logits, scores], dim=1) if pooling == "attention" else logits
+    pooled = pool_documents(outputs, chunk_counts, pooling)
+    assert pooled.shape == (len(chunk_counts), 2)
+    start = 0
+    for index, count in enumerate(chunk_counts):
+        alone = pool_documents(outputs[start : start + count], [count], pooling)
+        torch.testing.assert_close(pooled[index], alone[0])
+        (gradient,) = torch.autograd.grad(pooled[index, 0], logits, retain_graph=True)
+        # shares of one document add up to one, and no other document has any
+        assert gradient[start : start + count].sum() == pytest.approx(1, abs=1e-6)
+        assert gradient.abs().sum() == pytest.approx(1, abs=1e-6)
+        start += count
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+def test_repeated_chunks_change_nothing(pooling):
+    scores = torch.arange(6.0)[:, None]
+    outputs = torch.cat([LOGITS, scores], dim=1) if pooling == "attention" else LOGITS
+    repeated = outputs.repeat_interleave(3, dim=0)
+    torch.testing.assert_close(
+        pool_documents(repeated, [6, 3, 9], pooling), pool_documents(outputs, [2, 1, 3], pooling)
+    )

@@ -1,0 +1,265 @@
+"""Pins that every bad input has one clear error of its own, with the index and the cure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import scipy.sparse
+from sklearn.exceptions import DataConversionWarning
+
+from sklearn_longbert._targets.checks import check_labels, check_values, check_weights
+
+TEXTS = ["one two", "", "größer"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Labels
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["b", "a"],
+        (True, False),
+        np.array([3, 1]),
+        [1.0, 2.0],
+        np.array(["b", "a"], dtype=object),
+        pd.Series(["b", "a"], index=[3, 2]),
+        pd.Series(["b", "a"], dtype="category"),
+        pl.Series(["b", "a"]),
+        pa.array(["b", "a"]),
+        np.ma.array([2, 1], mask=[False, False]),
+    ],
+    ids=lambda y: type(y).__name__,
+)
+def test_labels_are_kept(y: Any) -> None:
+    labels = check_labels(y)
+    assert labels.shape == (2,)
+    assert labels.tolist() == (y.to_pylist() if isinstance(y, pa.Array) else list(y))
+
+
+@pytest.mark.parametrize("check", [check_labels, check_values])
+def test_no_target(check: Any) -> None:
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
+        check(None)
+    with pytest.raises(ValueError, match="requires y_val to be passed"):
+        check(None, name="y_val")
+
+
+MISSING_LABELS = {
+    "None": ["a", None],
+    "NaN among str": ["a", np.nan],  # np.array makes the label "nan" of it
+    "NaN among str in a tuple": ("a", float("nan")),
+    "pd.NA": ["a", pd.NA],
+    "NaN": [1.0, np.nan],
+    "object array": np.array(["a", np.nan], dtype=object),
+    "number array": np.array([1.0, np.nan]),
+    "masked": np.ma.array([1, 2], mask=[False, True]),
+    "masked str": np.ma.array(["a", "b"], mask=[False, True]),
+    "pandas": pd.Series(["a", None]),
+    "pandas category": pd.Series(["a", None], dtype="category"),
+    "pandas Int64": pd.Series([1, None], dtype="Int64"),
+    "pandas boolean": pd.Series([True, None], dtype="boolean"),
+    "polars": pl.Series(["a", None]),
+    "polars numbers": pl.Series([1, None]),
+    "pyarrow": pa.array(["a", None]),
+    "pyarrow numbers": pa.array([1, None]),
+    "StringDType": np.array(["a", None], dtype=np.dtypes.StringDType(na_object=None)),
+    "dates": np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"),
+}
+
+
+@pytest.mark.parametrize("y", MISSING_LABELS.values(), ids=MISSING_LABELS)
+def test_missing_labels(y: Any) -> None:
+    with pytest.raises(ValueError, match=r"Input y contains NaN .*, at index 1: drop the row"):
+        check_labels(y)
+
+
+def test_the_str_nan_is_a_label() -> None:
+    assert check_labels(["nan", "None"]).tolist() == ["nan", "None"]
+
+
+TABLE = [[1, 0], [0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        TABLE,
+        np.array(TABLE),
+        np.array(TABLE, dtype=bool),
+        np.array(TABLE, dtype=float),
+        np.array(TABLE, dtype=object),
+        pd.DataFrame(TABLE),
+        pd.DataFrame(TABLE, dtype="Int64"),
+        pl.DataFrame(TABLE, orient="row"),
+        scipy.sparse.csr_array(TABLE),
+    ],
+    ids=lambda y: f"{type(y).__module__}-{getattr(y, 'dtype', '')}",
+)
+def test_several_columns(y: Any) -> None:
+    labels, values = check_labels(y), check_values(y)
+    assert labels.tolist() == values.tolist() == TABLE
+    assert (labels.dtype, values.dtype) == (np.int64, np.float64)
+
+
+def test_several_columns_that_are_no_indicator() -> None:
+    for y in ([[0, 1], [0, 2]], [["a", "b"], ["a", "c"]], np.array([[0.0, 1.0], [0.5, 1.0]])):
+        with pytest.raises(ValueError, match=r"y has 2 columns and is .* at index [01], .*Multi"):
+            check_labels(y)
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [["a"], ["a", "b"]]
+    for y in ([["a"], ["a", "b"]], [{"a"}, {"a", "b"}], pd.Series([{"a"}, set()]), ragged):
+        with pytest.raises(ValueError, match=r"y holds sets of labels, .*MultiLabelBinarizer"):
+            check_labels(y)
+    for check in (check_labels, check_values):
+        for missing in (np.nan, None, pd.NA):
+            with pytest.raises(ValueError, match=r"Input y contains NaN .* at index 1"):
+                check(pd.DataFrame([[1, 0], [0, missing]]))
+    with pytest.raises(ValueError, match=r"y at index 1 is 'x' where a number"):
+        check_values([[1, 2], [3, "x"]])
+    with pytest.raises(ValueError, match=r"y at index 2 is 1e\+300, which float32"):
+        check_values([[1, 2], [3, 4], [5, 1e300]])
+
+
+@pytest.mark.parametrize("check", [check_labels, check_values])
+@pytest.mark.parametrize("y", [[[1], [2]], pd.DataFrame({"a": [1, 2]})])
+def test_one_column_is_taken_with_a_warning(check: Any, y: Any) -> None:
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        assert check(y).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("y", ["ab", 3, {1, 2}, (label for label in "ab")])
+@pytest.mark.parametrize("check", [check_labels, check_values])
+def test_targets_that_are_no_column(check: Any, y: Any) -> None:
+    with pytest.raises(ValueError, match=r"y should be a 1d array"):
+        check(y)
+
+
+@pytest.mark.parametrize("y", [[0.5, 1.5], np.array([0.1, 2.0], dtype=np.float32)])
+def test_continuous_labels(y: Any) -> None:
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        check_labels(y)
+
+
+@pytest.mark.parametrize("check", [check_labels, check_values])
+@pytest.mark.parametrize("y", [[1.0, np.inf], np.array([-np.inf, 1.0], dtype=np.float32)])
+def test_infinite_targets(check: Any, y: Any) -> None:
+    with pytest.raises(ValueError, match="Input y contains infinity"):
+        check(y)
+
+
+# ---------------------------------------------------------------------------------------------
+# Values
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1, 2],
+        (1.0, 2.0),
+        np.array([1, 2], dtype=object),
+        np.array([1, 2], dtype=np.float16),
+        pd.Series([1, 2], dtype="Int64"),
+        pl.Series([1, 2]),
+        pa.array([1.0, 2.0]),
+    ],
+    ids=lambda y: type(y).__name__,
+)
+def test_values_become_float64(y: Any) -> None:
+    values = check_values(y)
+    assert values.dtype == np.float64
+    assert values.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1.0, np.nan],
+        [1.0, None],
+        (1, pd.NA),
+        np.ma.array([1.0, 2.0], mask=[False, True]),
+        pd.Series([1.0, None]),
+        pd.Series([1.0, None], dtype="Float64"),
+        pl.Series([1.0, None]),
+        pa.array([1, None]),
+    ],
+    ids=lambda y: type(y).__name__,
+)
+def test_missing_values(y: Any) -> None:
+    with pytest.raises(ValueError, match=r"Input y contains NaN .*, at index 1: drop the row"):
+        check_values(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "index"),
+    [
+        (["good", "bad"], 0),
+        (np.array([1, "x"], dtype=object), 1),
+        (pd.Series(["1.5", "x"]), 1),
+        (np.array(["a", "b"], dtype=np.dtypes.StringDType()), 0),
+        ([1, 10**400], 1),
+        (np.array([1, 2j], dtype=object), 1),
+    ],
+    ids=["str", "object", "pandas", "StringDType", "too large", "complex"],
+)
+def test_values_that_are_no_numbers(y: Any, index: int) -> None:
+    message = rf"y at index {index} is .* where a number is expected: pass numbers, or fit a class"
+    with pytest.raises(ValueError, match=message):
+        check_values(y)
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (None, [1, 1, 1]),
+        ([0, 1, 2.5], [0, 1, 2.5]),
+        (2, [2, 2, 2]),
+        (np.array([True, False, True]), [1, 0, 1]),
+        (pd.Series([1, 2, 3], index=[2, 1, 0]), [1, 2, 3]),
+        (pl.Series([1.0, 2.0, 3.0]), [1, 2, 3]),
+    ],
+    ids=["None", "list", "scalar", "bool", "pandas", "polars"],
+)
+def test_one_weight_a_text(weights: Any, expected: list[float]) -> None:
+    checked = check_weights(weights, TEXTS)
+    assert checked.dtype == np.float64
+    assert checked.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 2], r"sample_weight\.shape == \(2,\), expected \(3,\)"),
+        ([1, 2, 3, 4], r"sample_weight\.shape == \(4,\), expected \(3,\)"),
+        ([[1], [2], [3]], r"must be 1D array or scalar"),
+        ([1, -1, 1], r"Negative values in data passed to .sample_weight"),
+        ([1, np.nan, 1], r"sample_weight contains NaN"),
+        ([1, None, 1], r"sample_weight contains NaN"),
+        ([1, np.inf, 1], r"sample_weight contains infinity"),
+        ([0, 0, 0], r"(?i)(all sample_weight are zero|at least one non-zero)"),
+        (0, r"(?i)(all sample_weight are zero|at least one non-zero)"),
+    ],
+    ids=["short", "long", "2-D", "negative", "NaN", "None", "infinite", "zeros", "zero"],
+)
+def test_bad_weights(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_weights(weights, TEXTS)
+
+
+def test_values_beyond_the_type_of_predictions():
+    with pytest.raises(ValueError, match=r"y at index 1 is -1e\+39, which float32"):
+        check_values([1.0, -1e39])
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]"])
+def test_dates_are_no_values(dtype):
+    with pytest.raises(ValueError, match="y holds dates or durations"):
+        check_values(np.array([1, 2], dtype=dtype))

@@ -1,0 +1,282 @@
+"""Pins what the head starts at: a cross-validated linear model of frozen embeddings.
+
+Exactly the pooled head, of mean embeddings under mean pooling and of chunks under max and
+logsumexp; indifferent to copies, order and scale of weights; defined for every kind of target,
+and for classes with few texts or none.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
+from sklearn_longbert._targets import linear_probe as module
+from sklearn_longbert._targets.linear_probe import (
+    classification_probe,
+    multilabel_probe,
+    regression_probe,
+)
+from sklearn_longbert._targets.pooled_linear import Embeddings
+
+STILL = 1e-30  # a learning rate that no float32 weight can feel
+
+
+def blobs(n: int = 60, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings around centres, of which one feature is constant and one very large."""
+    rng = np.random.RandomState(seed)
+    y = np.arange(n) % n_classes
+    X = rng.normal(size=(n_classes, 6))[y] + rng.normal(size=(n, 6))
+    return np.column_stack([X, np.full(n, 3.0), 1e4 * rng.normal(size=n)]), y
+
+
+whole = Embeddings.of_means
+
+
+def logits_of(linear: tuple[np.ndarray, np.ndarray], X: np.ndarray) -> np.ndarray:
+    return X @ linear[0].T + linear[1]
+
+
+def test_is_scikit_learns_model_of_scaled_features() -> None:
+    X, y = blobs()
+    weights = np.linspace(1, 2, 60)
+    linear = classification_probe(whole(X), y, weights, 3)
+    center = np.average(X, axis=0, weights=weights)
+    variances = np.average((X - center) ** 2, axis=0, weights=weights)
+    Z = (X - center) / np.sqrt(variances + 1e-4 * variances.mean())
+    of_penalty = {
+        penalty: LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000).fit(
+            Z, y, sample_weight=weights / weights.sum()
+        )
+        for penalty in module.PENALTIES
+    }
+    ours = softmax(logits_of(linear, X), axis=1)
+    closest = min(np.abs(ours - model.predict_proba(Z)).max() for model in of_penalty.values())
+    assert closest < 1e-3
+
+
+def test_the_penalty_is_the_one_that_predicts_best() -> None:
+    """Where features tell nothing it is the largest, where they tell all a small one."""
+    rng = np.random.RandomState(0)
+    noise, y = rng.normal(size=(80, 20)), np.arange(80) % 2
+    weights = np.ones(80) / 80
+    fit = partial(module._fit_softmax, n_outputs=2)
+
+    def choose(features: np.ndarray) -> float:
+        return module._choose_penalty(whole(features), y, weights, fit, module._softmax_loss)
+
+    assert choose(noise) == module.PENALTIES.max()
+    assert choose(noise + 9 * y[:, None]) <= 1e-2
+
+
+def test_copies_are_weights_and_scale_and_order_do_not_matter() -> None:
+    X, y = blobs()
+    counts = np.arange(60) % 4
+    rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), counts))
+    weighted = classification_probe(whole(X[counts > 0]), y[counts > 0], counts[counts > 0], 3)
+    copied = classification_probe(whole(X[rows]), y[rows], np.full(len(rows), 7.0), 3)
+    for one, other in zip(weighted, copied, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    plain = classification_probe(whole(X), y, np.ones(60), 3)
+    assert np.abs(plain[0] - weighted[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.zeros(8, dtype=int),  # one class
+        np.array([0, 0, 0, 0, 0, 0, 0, 1]),  # one text of a class
+        np.arange(8),  # one text a class
+        np.array([0, 0, 0, 0, 1, 1, 3, 3]),  # none of two classes
+    ],
+)
+def test_rare_and_absent_classes(y: np.ndarray) -> None:
+    X = np.random.RandomState(0).normal(size=(8, 3)) + np.eye(8)[:, :3] + y[:, None]
+    n = max(y.max() + 1, 2) + 1
+    coefficients, intercepts = classification_probe(whole(X), y, np.ones(8), n)
+    assert coefficients.shape == (n, 3)
+    assert np.isfinite(coefficients).all()
+    assert np.isfinite(intercepts).all()
+    absent = np.setdiff1d(np.arange(n), y)
+    chosen = logits_of((coefficients, intercepts), X).argmax(axis=1)
+    assert not np.isin(chosen, absent).any()
+
+
+def test_one_text() -> None:
+    coefficients, intercepts = classification_probe(
+        whole(np.ones((1, 3))), np.array([1]), np.ones(1), 2
+    )
+    assert np.isfinite(coefficients).all()
+    assert intercepts[1] > intercepts[0]
+    coefficients, intercepts = regression_probe(whole(np.ones((1, 3))), np.ones((1, 1)), np.ones(1))
+    np.testing.assert_allclose(intercepts + coefficients.sum(axis=1), [1])
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1])
+def test_equal_texts_tell_nothing(value: float) -> None:
+    """Means of equal rows differ from them by rounding, which must not become coefficients."""
+    X = np.random.RandomState(0).normal(size=(1, 8)).repeat(10, axis=0) * value
+    new = X + np.random.RandomState(1).normal(size=X.shape)
+    y = np.array([0] * 7 + [1] * 3)
+    linear = classification_probe(whole(X), y, np.linspace(0.1, 1, 10), 2)
+    assert np.abs(logits_of(linear, new)).max() < 3
+    table = np.column_stack([y, 1 - y])
+    linear = multilabel_probe(whole(X[:1]), table[:1], np.ones(1), 2)
+    assert np.abs(logits_of(linear, new)).max() < 3
+    linear = regression_probe(whole(X), y[:, None] - 0.3, np.ones(10))
+    np.testing.assert_allclose(logits_of(linear, new), 0, atol=1e-9)
+
+
+def test_copies_are_weights_where_a_class_is_absent() -> None:
+    X, y = blobs()
+    counts = 1 + np.arange(60) % 3
+    copies = np.repeat(np.arange(60), counts)
+    for probe, targets in (
+        (classification_probe, y),
+        (multilabel_probe, np.column_stack([y == 0, y == 1, y == 2, np.zeros(60)])),
+    ):
+        weighted = probe(whole(X), targets, counts, 4)
+        copied = probe(whole(X[copies]), targets[copies], np.ones(len(copies)), 4)
+        for one, other in zip(weighted, copied, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_a_rare_class_counts_by_weight_in_the_choice_of_the_penalty() -> None:
+    """Where nearly all weight is on texts that features tell nothing of, it is the largest."""
+    rng = np.random.RandomState(0)
+    y = np.arange(120) % 2
+    X = rng.normal(size=(120, 20))
+    X[:60] += 9 * y[:60, None]
+    fit = partial(module._fit_softmax, n_outputs=2)
+
+    def choose(weights: np.ndarray) -> float:
+        return module._choose_penalty(
+            whole(X), y, weights / weights.sum(), fit, module._softmax_loss
+        )
+
+    assert choose(np.repeat([1e-6, 1.0], 60)) > choose(np.repeat([1.0, 1e-6], 60))
+
+
+def test_each_label_is_a_model_of_its_own() -> None:
+    X, y = blobs()
+    table = np.column_stack([y == 0, y >= 1, np.zeros(60)]).astype(np.float32)
+    weights = np.linspace(1, 2, 60)
+    coefficients, intercepts = multilabel_probe(whole(X), table, weights, 3)
+    for column in range(2):
+        alone = classification_probe(whole(X), table[:, column].astype(int), weights, 2)
+        expected = softmax(logits_of(alone, X), axis=1)[:, 1]
+        ours = expit(X @ coefficients[column] + intercepts[column])
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    never = expit(X @ coefficients[2] + intercepts[2])
+    assert never.max() < 0.1
+
+
+def test_regression_recovers_a_line() -> None:
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(200, 4)) * [1, 10, 0.1, 1]
+    true = rng.normal(size=(2, 4))
+    y = X @ true.T + [1, -2] + 1e-3 * rng.normal(size=(200, 2))
+    coefficients, intercepts = regression_probe(whole(X), y, np.ones(200))
+    np.testing.assert_allclose(coefficients, true, atol=1e-2)
+    np.testing.assert_allclose(intercepts, [1, -2], atol=1e-2)
+
+
+def cross_entropy(linear: tuple[np.ndarray, np.ndarray], X: np.ndarray, y: np.ndarray) -> float:
+    return -log_softmax(logits_of(linear, X), axis=1)[np.arange(len(y)), y].mean()
+
+
+def test_shrunk_logits_leave_half_of_the_loss_of_guessing() -> None:
+    X, _ = blobs()
+    y = np.repeat([0, 1, 2], [40, 15, 5])
+    X[:, 0] += 20 * y
+    full = classification_probe(whole(X), y, np.ones(60), 3)
+    shrunk = classification_probe(whole(X), y, np.ones(60), 3, shrink=True)
+    shares = np.array([40, 15, 5]) / 60
+    guessing = -(shares * np.log(shares)).sum()
+    assert cross_entropy(full, X, y) < 0.3 * guessing
+    assert cross_entropy(shrunk, X, y) == pytest.approx(0.5 * guessing, rel=1e-6)
+    # logits move on straight lines, from those of guessing to those of the model
+    guess = np.log(shares) - np.log(shares).mean()
+    moved = (logits_of(shrunk, X) - guess) / (logits_of(full, X) - guess)
+    np.testing.assert_allclose(moved, moved[0, 0], rtol=1e-6)
+
+
+def test_each_label_is_shrunk_by_itself() -> None:
+    X, y = blobs()
+    X[:, 0] += 20 * y
+    table = np.column_stack([y == 0, y == 2]).astype(np.float32)
+    linear = multilabel_probe(whole(X), table, np.ones(60), 2, shrink=True)
+    logits = logits_of(linear, X)
+    guessing = -(np.log(1 / 3) + 2 * np.log(2 / 3)) / 3
+    losses = -np.log(np.where(table == 1, expit(logits), expit(-logits))).mean(axis=0)
+    np.testing.assert_allclose(losses, 0.5 * guessing, rtol=1e-6)
+
+
+def test_what_has_a_loss_to_learn_from_is_not_shrunk() -> None:
+    X, y = np.random.RandomState(0).normal(size=(90, 4)), np.arange(90) % 3
+    full, shrunk = (
+        classification_probe(whole(X), y, np.ones(90), 3, shrink=s) for s in (False, True)
+    )
+    for one, other in zip(full, shrunk, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# In the estimators, on real texts with the real encoder
+
+
+@pytest.fixture(scope="module")
+def news(bbc_news: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    texts, labels = (part[:24] for part in bbc_news)
+    return np.array([" ".join(text.split()[:60]) for text in texts], dtype=object), labels
+
+
+real: dict[str, Any] = {
+    "chunk_size": 32,
+    "max_epochs": 1,
+    "learning_rate": STILL,
+    "precision": "float32",
+    "device": "cpu",
+    "random_state": 0,
+}
+
+
+@pytest.mark.parametrize("freeze_encoder", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_the_pooled_head_is_the_linear_model_of_mean_embeddings(
+    news: tuple[np.ndarray, np.ndarray], pooling: str, freeze_encoder: bool
+) -> None:
+    X, y = news
+    vectorizer = LongBertVectorizer(chunk_size=32, precision="float32", device="cpu").fit()
+    embeddings = vectorizer.transform(X)
+    model = LongBertClassifier(pooling=pooling, freeze_encoder=freeze_encoder, **real).fit(X, y)
+    assert model.n_chunks_.min() > 1
+    indices = np.searchsorted(model.classes_, y)
+    linear = classification_probe(
+        whole(embeddings), indices, np.ones(24), len(model.classes_), shrink=not freeze_encoder
+    )
+    np.testing.assert_allclose(
+        model.decision_function(X), logits_of(linear, embeddings), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_frozen_encoder_keeps_its_weights(news: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = news
+    model = LongBertClassifier(freeze_encoder=True, **{**real, "learning_rate": 1e-2}).fit(X, y)
+    untouched = LongBertClassifier(freeze_encoder=True, **real).fit(X, y)
+    one, other = (m.net_.module_.state_dict() for m in (model, untouched))
+    changed = {name for name in one if (one[name] != other[name]).any()}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_regression_starts_at_the_ridge(news: tuple[np.ndarray, np.ndarray]) -> None:
+    X, _ = news
+    y = np.array([[len(text), text.count("e")] for text in X], dtype=float)
+    model = LongBertRegressor(**real).fit(X, y)
+    guessing = ((y - y.mean(axis=0)) ** 2).mean(axis=0)
+    assert model.predict(X).shape == (24, 2)
+    assert (((model.predict(X) - y) ** 2).mean(axis=0) < guessing).all()
+    at_random = LongBertRegressor(head_init="random", **real).fit(X, y)
+    assert model.score(X, y) > at_random.score(X, y)
