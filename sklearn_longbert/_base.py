@@ -1,51 +1,177 @@
-"""How classifier and regressor are fitted."""
+"""What both estimators share: parameters, fit and predict."""
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.base import clone
+from sklearn.utils import Tags, _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._fit_tasks import FitTask
-from sklearn_longbert._fitted import FITTED, FittedLongBert
-from sklearn_longbert._parameters import draw_seed
-from sklearn_longbert._targets.checks import check_lengths, check_weights
+from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
+from sklearn_longbert._pretrained.loading import load_encoder
+from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
 from sklearn_longbert._targets.targets import Targets
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report, warn_of_cut_texts
-from sklearn_longbert._texts.reader import Inputs
+from sklearn_longbert._texts.reader import Inputs, TextReader
 from sklearn_longbert._training.callbacks import (
     TaskReporter,
+    ValidationMonitor,
     check_callbacks,
+    epochs_of,
+    hold_out,
 )
 from sklearn_longbert._training.net import DivergedError, LongBertNet
 
 Validation = tuple[Inputs, NDArray[Any]]
+FITTED = (  # all that a fit sets; `classes_` and `device_` follow from it
+    "net_",
+    "chunker_",
+    "history_",
+    "n_iter_",
+    "best_epoch_",
+    "n_chunks_",
+    "chunk_report_",
+    "_targets",
+    "_encoder_name",
+    "_random_state",
+)
 
 
-class BaseLongBert(FittedLongBert):
-    """Fit of both estimators, which add targets and outputs."""
+class BaseLongBert(TextReader):
+    """Parameters, fit and prediction of both estimators, which add targets and outputs."""
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **TextChunker._parameter_constraints,
+        "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "verbose": ["verbose"],
+        "pooling": [StrOptions(set(POOLINGS))],
+        "head_init": [StrOptions({"linear_probe", "random"})],
+        "freeze_encoder": ["boolean"],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "warmup_fraction": [Interval(Real, 0, 1, closed="both")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "attention_dropout": [Interval(Real, 0, 1, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": [list, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        model_name: str | PathLike[str] = DEFAULT_MODEL,
+        *,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        max_chunks: int | None = None,
+        chunk_selection: str = "head",
+        pooling: str = "mean",
+        token_pooling: str = "mean",
+        head_init: str = "linear_probe",
+        freeze_encoder: bool = False,
+        max_epochs: int = 3,
+        batch_size: int = 8,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        max_grad_norm: float | None = 1.0,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        micro_batch_tokens: int | str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        callbacks: list[Any] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.chunk_size = chunk_size
+        self.chunk_overlap = chunk_overlap
+        self.max_chunks = max_chunks
+        self.chunk_selection = chunk_selection
+        self.pooling = pooling
+        self.token_pooling = token_pooling
+        self.head_init = head_init
+        self.freeze_encoder = freeze_encoder
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.max_grad_norm = max_grad_norm
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.micro_batch_tokens = micro_batch_tokens
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.random_state = random_state
+        self.verbose = verbose
 
     _check_targets: Callable[..., NDArray[Any]]  # what the subclasses add
 
-    # Checks
+    @property
+    def device_(self) -> str:
+        """Where the network is."""
+        return str(self.net_.device)
 
     def _check_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
         """Return inputs, targets and weights of the texts whose weight is not zero."""
         check_callbacks(self.callbacks)
-        inputs = self._check_input(X)
-        y = self._check_targets(y)
-        check_lengths(inputs, y, "X", "y")
+        inputs, y = self._check_pair(X, y, "X", "y")
         weights = check_weights(sample_weight, inputs)
         kept = np.flatnonzero(weights)
         return _safe_indexing(inputs, kept), y[kept], weights[kept]
+
+    def _check_pair(
+        self, X: ArrayLike, y: ArrayLike | None, X_name: str, y_name: str
+    ) -> tuple[Inputs, NDArray[Any]]:
+        inputs, targets = self._check_input(X, X_name), self._check_targets(y, y_name)
+        check_lengths(inputs, targets, X_name, y_name)
+        return inputs, targets
 
     def _check_validation(
         self, X_val: ArrayLike | None, y_val: ArrayLike | None
@@ -55,12 +181,11 @@ class BaseLongBert(FittedLongBert):
             raise ValueError(f"{given} was passed without {missing}: pass both or none.")
         if X_val is None:
             return None
-        inputs = self._check_input(X_val, "X_val")
-        y = self._check_targets(y_val, "y_val")
-        check_lengths(inputs, y, "X_val", "y_val")
-        return inputs, y
+        return self._check_pair(X_val, y_val, "X_val", "y_val")
 
-    # Training
+    def _is_warm(self) -> bool:
+        """Whether fit goes on from the weights of the last fit."""
+        return self.warm_start and hasattr(self, "net_")
 
     def _fit(
         self,
@@ -78,34 +203,25 @@ class BaseLongBert(FittedLongBert):
         text or of each of its labels; `weights` if None.
         """
         previous = self.net_ if self._is_warm() else None
-        chunker = self._training_chunker(inputs)
         if previous is None:  # a fit that fails leaves an unfitted estimator
             self._forget_fit()
         random_state = check_random_state(self.random_state)
+        chunker = self._training_chunker(inputs)
         documents = self._chunk(inputs, chunker, "X")
-        report = chunk_report(documents)
         if self.verbose:
-            warn_of_cut_texts(report, chunker.max_chunks)
-        train: NDArray[np.intp] | slice = slice(None)
-        held_out = None
-        if validation is not None:
-            y_val = targets.index(validation[1], "y_val")
-            of_validation = self._chunk(validation[0], chunker, "X_val")
-            held_out = _dataset(targets, of_validation, y_val, np.ones(len(y_val)))
-        elif self.early_stopping:
-            train, test = self._split(targets.strata(y), len(y), draw_seed(random_state))
-            held_out = _dataset(targets, documents[test], y[test], weights[test])
-        if held_out is not None:
-            targets.check_scored(len(held_out))
+            warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
+        rows, held_out = self._hold_out(
+            targets, documents, y, weights, validation, chunker, random_state
+        )
         loss_weights = weights if loss_weights is None else loss_weights
-        training = _dataset(targets, documents[train], y[train], loss_weights[train])
+        training = DocumentDataset(documents[rows], targets.to_tensor(y[rows]), loss_weights[rows])
         net = self._make_net(chunker, targets, random_state, held_out, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
             """Return what a copy of this estimator predicts with, whatever becomes of this one."""
             copy = type(self)(**self.get_params(deep=False))
-            learned = {**self._learned(net, documents, report), **changed}
-            copy._set_fitted(deepcopy(net), chunker, targets, deepcopy(random_state), **learned)
+            learned = {**self._learned(net, documents), **changed}
+            copy._set_fitted(deepcopy(net), chunker, targets, deepcopy(random_state), learned)
             return {name: getattr(copy, name) for name in FITTED}
 
         # in training, the weights are those of the last epoch and not of the best
@@ -117,10 +233,36 @@ class BaseLongBert(FittedLongBert):
             net.release()
             raise
         net.drop_optimizer()
-        learned = self._learned(net, documents, report)
-        self._set_fitted(net, chunker, targets, random_state, **learned)
+        self._set_fitted(net, chunker, targets, random_state, self._learned(net, documents))
         task.end(lambda: as_if_fitted(net))
         return self
+
+    def _hold_out(
+        self,
+        targets: Targets,
+        documents: NDArray[np.object_],
+        y: NDArray[Any],
+        weights: NDArray[np.float64],
+        validation: Validation | None,
+        chunker: TextChunker,
+        random_state: np.random.RandomState,
+    ) -> tuple[NDArray[np.intp] | slice, DocumentDataset | None]:
+        """Return the rows that train, and the texts that are scored after each epoch."""
+        if validation is None and not self.early_stopping:
+            return slice(None), None
+        if validation is not None:
+            rows: NDArray[np.intp] | slice = slice(None)
+            y_val = targets.index(validation[1], "y_val")
+            held_out = self._chunk(validation[0], chunker, "X_val")
+            dataset = DocumentDataset(held_out, targets.to_tensor(y_val), np.ones(len(y_val)))
+        else:
+            seed = _draw_seed(random_state)
+            rows, others = hold_out(len(y), self.validation_fraction, targets.strata(y), seed)
+            dataset = DocumentDataset(
+                documents[others], targets.to_tensor(y[others]), weights[others]
+            )
+        targets.check_scored(len(dataset))
+        return rows, dataset
 
     def _partial_fit(
         self,
@@ -136,12 +278,12 @@ class BaseLongBert(FittedLongBert):
         random_state = check_random_state(self.random_state) if is_first else self._random_state
         chunker = self._chunker_for(inputs).fit() if is_first else self.chunker_
         documents = self._chunk(inputs, chunker, "X")
-        training = _dataset(targets, documents, y, weights)
+        training = DocumentDataset(documents, targets.to_tensor(y), weights)
         if is_first:
             net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
         else:
             net = self.net_
-            net.prepare(seed=draw_seed(random_state), **self._training_settings())
+            net.prepare(seed=_draw_seed(random_state), **self._training_settings())
         try:
             net.train(training, 1)
         except BaseException as error:
@@ -150,9 +292,8 @@ class BaseLongBert(FittedLongBert):
                 self._forget_fit()
                 net.release()
             raise
-        learned = self._learned(net, documents, chunk_report(documents))
-        self._set_fitted(net, chunker, targets, random_state, **learned)
-        return self
+        learned = self._learned(net, documents)
+        return self._set_fitted(net, chunker, targets, random_state, learned)
 
     def _training_chunker(self, inputs: Inputs) -> TextChunker:
         """Return a fitted chunker: where fit goes on from the last one the old one, if it may."""
@@ -162,31 +303,148 @@ class BaseLongBert(FittedLongBert):
             return self.chunker_
         return chunker.fit()
 
-    def _split(
-        self, strata: NDArray[Any] | None, n_texts: int, seed: int
-    ) -> list[NDArray[np.intp]]:
-        """Return the rows that train and those that early stopping holds out."""
-        try:
-            return train_test_split(
-                np.arange(n_texts),
-                test_size=self.validation_fraction,
-                stratify=strata,
-                random_state=seed,
+    def _make_net(
+        self,
+        chunker: TextChunker,
+        targets: Targets,
+        random_state: np.random.RandomState,
+        held_out: DocumentDataset | None = None,
+        previous: LongBertNet | None = None,
+        anywhere: bool = False,
+        **settings: Any,
+    ) -> LongBertNet:
+        """Return a net that makes its network when it starts or trains.
+
+        Where `anywhere` is set and the device is missing, it is on the one that "auto" is.
+        """
+        self._check_token_pooling(chunker)
+        choose_device = available_device if anywhere else select_device
+        device = choose_device(str(self.device))
+        monitor = None
+        if held_out is not None:
+            monitor = ValidationMonitor(
+                held_out, targets.score, self.early_stopping, self.n_iter_no_change, self.tol
             )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True cannot hold out validation_fraction="
-                f"{self.validation_fraction} of {n_texts} texts, with some of each class: change "
-                f"it, or pass texts of your own as X_val and y_val. ({error})"
-            ) from error
+        has_probe = previous is None and self.head_init == "linear_probe"
+        settings = {"warmup_fraction": self.warmup_fraction, **settings}
+        return LongBertNet(
+            self._network_factory(targets.n_outputs, previous),
+            targets.criterion,
+            autocast=select_autocast(self.precision, device),
+            seed=_draw_seed(random_state),
+            monitor=monitor,
+            probe=targets.probe(shrink=not self.freeze_encoder) if has_probe else None,
+            device=str(device),
+            **self._training_settings(),
+            **settings,
+        )
+
+    def _training_settings(self) -> dict[str, Any]:
+        """Return what a net in training takes over from the parameters at any time."""
+        return {
+            "lr": float(self.learning_rate),
+            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
+            "weight_decay": float(self.weight_decay),
+            "max_grad_norm": self.max_grad_norm,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "progress": bool(self.verbose),
+            "callbacks": clone(self.callbacks, safe=False),
+        }
+
+    def _network_factory(
+        self, n_outputs: int, previous: LongBertNet | None
+    ) -> Callable[[], LongBertNetwork]:
+        """Return a function, because skorch would train a network itself on and on."""
+        dropouts = (self.dropout, self.attention_dropout)
+        settings: dict[str, Any] = {
+            "pooling": self.pooling,
+            "token_pooling": self.token_pooling,
+            "dropout": self.dropout,
+            "frozen": self.freeze_encoder,
+        }
+        if previous is not None:
+            if self._encoder_name != (self.model_name, self.revision):
+                name, revision = self._encoder_name
+                raise ValueError(
+                    f"warm_start=True goes on from the weights of {name!r}, revision={revision!r}, "
+                    f"but the parameters are now model_name={self.model_name!r}, "
+                    f"revision={self.revision!r}: set warm_start=False."
+                )
+            state = network_state(previous.module_)  # which may go on to predict
+            return partial(network_from_state, state, dropouts, **settings)
+
+        def make_network() -> LongBertNetwork:
+            folder = find_folder(self.model_name, self.revision, self.local_files_only)
+            encoder = self._load_encoder(folder, dropouts)
+            return LongBertNetwork(encoder, n_outputs=n_outputs, **settings)
+
+        return make_network
+
+    def _load_encoder(self, folder: Path, dropouts: tuple[float, float]) -> nn.Module:
+        return load_encoder(folder, *dropouts)
+
+    # Fitted attributes
+
+    def _learned(self, net: LongBertNet, documents: NDArray[np.object_]) -> dict[str, Any]:
+        """Return what a fit has learned beside its net, its chunker and its targets."""
+        history = epochs_of(net.history, net.lr)
+        return {
+            "history": history,
+            "best_epoch": net.best_epoch_ or len(history),
+            "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
+            "chunk_report": chunk_report(documents),
+            "encoder_name": (self.model_name, self.revision),
+        }
+
+    def _set_fitted(
+        self,
+        net: LongBertNet,
+        chunker: TextChunker,
+        targets: Targets,
+        random_state: np.random.RandomState,
+        learned: dict[str, Any],
+    ) -> Self:
+        """Set every fitted attribute: the one place that does."""
+        self.net_, self.chunker_, self._targets = net, chunker, targets
+        self.history_, self.best_epoch_ = learned["history"], learned["best_epoch"]
+        self.n_iter_, self.n_chunks_ = len(self.history_), learned["n_chunks"]
+        self.chunk_report_, self._encoder_name = learned["chunk_report"], learned["encoder_name"]
+        self._random_state = random_state
+        return self
+
+    def _forget_fit(self) -> None:
+        """Delete every fitted attribute."""
+        for name in FITTED:
+            if hasattr(self, name):
+                delattr(self, name)
+
+    # Prediction
+
+    def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
+        check_is_fitted(self)
+        documents = self._chunk(self._check_input(X), self.chunker_, "X")
+        self._set_micro_batches()
+        logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
+        check_logits(logits, type(self).__name__)
+        return logits
+
+    def _set_micro_batches(self) -> None:
+        """Let the net go by the parameter, which may be lowered without another fit."""
+        name, value = "micro_batch_tokens", self.micro_batch_tokens
+        validate_parameter_constraints(  # no fit has checked it
+            {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
+        )
+        self.net_.micro_batch_tokens = value
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
 
 
-def _dataset(
-    targets: Targets,
-    documents: NDArray[np.object_],
-    y: NDArray[Any],
-    weights: NDArray[np.float64],
-) -> DocumentDataset:
-    """Return documents with targets, and weights scaled to mean 1: a batch's loss is a mean."""
-    scaled = torch.from_numpy(weights / weights.mean())
-    return DocumentDataset(documents, targets.to_tensor(y), scaled)
+def _draw_seed(random_state: np.random.RandomState) -> int:
+    return int(random_state.randint(np.iinfo(np.int32).max))

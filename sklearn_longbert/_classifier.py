@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
-from sklearn_longbert._base import BaseLongBert
+from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
@@ -19,7 +19,7 @@ from sklearn_longbert._targets.targets import ClassTargets, targets_of_labels, t
 
 
 @with_shared_docs(score_name="Accuracy")
-class LongBertClassifier(ClassifierMixin, BaseLongBert):
+class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     """Classify texts of any length with a pretrained encoder.
 
     A text is cut into chunks that the encoder can read, each chunk gets logits, and these
@@ -62,7 +62,7 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     """
 
     _parameter_constraints = {
-        **BaseLongBert._parameter_constraints,
+        **LongBertEstimator._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
     _check_targets = staticmethod(check_labels)

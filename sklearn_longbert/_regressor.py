@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils import Tags
 
-from sklearn_longbert._base import BaseLongBert
+from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.checks import check_values
@@ -15,7 +15,7 @@ from sklearn_longbert._targets.targets import Numbers
 
 
 @with_shared_docs(score_name="The coefficient of determination")
-class LongBertRegressor(RegressorMixin, BaseLongBert):
+class LongBertRegressor(RegressorMixin, LongBertEstimator):
     """Predict numbers from texts of any length with a pretrained encoder.
 
     It is trained as :class:`LongBertClassifier`, with an output a target and the squared error

@@ -79,14 +79,11 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
         "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
-        "norm": [StrOptions({"l2"}), None],
-        "micro_batch_tokens": [
-            Interval(Integral, 1, None, closed="left"),
-            StrOptions({"auto"}),
-        ],
+        "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "verbose": ["verbose"],
+        "norm": [StrOptions({"l2"}), None],
     }
 
     def __init__(

@@ -30,7 +30,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
-from sklearn_longbert import _parameters as parameters_module
+from sklearn_longbert import _base as base_module
 from sklearn_longbert._targets.targets import Classes
 from sklearn_longbert._texts import chunker as chunker_module
 
@@ -1186,7 +1186,7 @@ def test_bad_calls_fail_before_anything_is_loaded(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    for module in (chunker_module, parameters_module):
+    for module in (chunker_module, base_module):
         monkeypatch.setattr(module, "find_folder", load)
     with pytest.raises(error, match=message):
         classifier(**parameters).fit(X, y, **more)
@@ -1207,7 +1207,7 @@ def test_bad_settings_fail_before_the_encoder_loads(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(parameters_module, "load_encoder", load)
+    monkeypatch.setattr(base_module, "load_encoder", load)
     with pytest.raises(ValueError, match=message):
         classifier(**parameters).fit(TEXTS, LABELLED)
 

@@ -182,14 +182,17 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
     documents : ndarray of shape (n_documents,) of ChunkedDocument
     targets : Tensor of shape (n_documents,) or (n_documents, n_outputs)
         What the loss compares the document logits with.
-    weights : Tensor of shape (n_documents,) or (n_documents, n_outputs)
-        What the losses of each document are multiplied by.
+    weights : ndarray of shape (n_documents,) or (n_documents, n_outputs)
+        Multiply the losses of each document; they are scaled to mean 1, so that the loss of a
+        batch is a mean.
     """
 
-    def __init__(self, documents: NDArray[np.object_], targets: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self, documents: NDArray[np.object_], targets: Tensor, weights: NDArray[np.float64]
+    ) -> None:
         self.documents = documents
         self.targets = targets
-        self.weights = weights
+        self.weights = torch.from_numpy(weights / weights.mean())
 
     def __len__(self) -> int:
         return len(self.documents)

@@ -3,6 +3,8 @@
 Nothing else knows whether a micro-batch is packed or padded.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -186,3 +188,34 @@ def encoder_from_state(
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
     encoder = rebuild_encoder(state["config"], dropouts)
     return encoder.to(next(iter(weights.values())).dtype), weights
+
+
+@contextmanager
+def sparse_lookups(network: nn.Module) -> Iterator[None]:
+    """On a CPU, let a pass through a table of embeddings cost what it looks up.
+
+    A dense gradient of it, as large as the vocabulary, would be filled with zeros and added in
+    every pass. Rows are added instead to one that is made dense at the first pass of a step.
+    """
+    tables = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Embedding)
+        and layer.weight.requires_grad
+        and layer.weight.device.type == "cpu"
+        and not layer.sparse
+    ]
+    hooks = [layer.weight.register_post_accumulate_grad_hook(_make_dense) for layer in tables]
+    for layer in tables:
+        layer.sparse = True
+    try:
+        yield
+    finally:
+        for layer, hook in zip(tables, hooks, strict=True):
+            layer.sparse = False
+            hook.remove()
+
+
+def _make_dense(weight: Tensor) -> None:
+    if weight.grad is not None and weight.grad.is_sparse:
+        weight.grad = weight.grad.to_dense()

@@ -6,6 +6,7 @@ The chunks of all documents are sorted by length together, and equal ones are en
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, in_order
 from sklearn_longbert._encoding.encoder import ChunkEncoder
-from sklearn_longbert._encoding.memory import is_out_of_memory, pass_tokens, too_large
+from sklearn_longbert._encoding.memory import (
+    auto_limits,
+    graph_bytes,
+    is_out_of_memory,
+    pass_tokens,
+    too_large,
+)
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._encoding.remembered import (
     digest,
@@ -25,6 +32,7 @@ from sklearn_longbert._encoding.remembered import (
 
 STREAM_TEXTS = 1024  # chunked at once, and sorted together
 STREAM_TOKENS = 2**21
+BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -250,3 +258,62 @@ def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
             start, total = index, 0
         total += size
     yield slice(start, len(sizes))
+
+
+def training_limits(
+    network: ChunkEncoder,
+    documents: NDArray[np.object_],
+    batch_size: int,
+    passes: Passes,
+    encode: Callable[[ChunkBatch, NDArray[np.intp]], Tensor],
+) -> tuple[int, int]:
+    """Return the most tokens of an encoder pass, and of the graphs that are kept.
+
+    Parameters
+    ----------
+    network : ChunkEncoder
+        In training.
+    documents : ndarray of ChunkedDocument
+    batch_size : int
+        Documents of a step.
+    passes : Passes
+    encode : callable
+        From a batch, and the numbers of some of its chunks, to their embeddings.
+    """
+    pass_limit = passes.max_tokens
+    is_frozen = not next(network.encoder.parameters()).requires_grad
+    if passes.micro_batch_tokens != "auto" or is_frozen:
+        return pass_limit, pass_limit
+    counts = sorted((document.n_tokens for document in documents), reverse=True)
+    if sum(counts[:batch_size]) * 2 < pass_limit:  # with room for special tokens
+        return pass_limit, pass_limit
+    reserved = 3 * sum(  # gradients and AdamW's two moments
+        weight.nbytes for weight in network.parameters() if weight.requires_grad
+    )
+    longest = ChunkBatch([max(documents, key=lambda document: document.n_tokens)])
+    return auto_limits(_bytes_per_token(network, longest, passes, encode), reserved, passes.device)
+
+
+def _bytes_per_token(
+    network: ChunkEncoder,
+    chunks: ChunkBatch,
+    passes: Passes,
+    encode: Callable[[ChunkBatch, NDArray[np.intp]], Tensor],
+) -> float:
+    """Measure, once in a process, what the graph of one more of the longest chunks takes."""
+    number = chunks.plan(1, padded=False)[0]
+    n_tokens = int(chunks.lengths[number[0]])
+    kind = (network.configuration, network.dtype, passes.autocast, passes.device.type, n_tokens)
+    if kind in BYTES_PER_TOKEN:
+        return BYTES_PER_TOKEN[kind]
+    gpus = [torch.cuda.current_device()] if passes.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(gpus):  # a pass may draw from it
+            one = graph_bytes(lambda: encode(chunks, number))
+            two = graph_bytes(lambda: encode(chunks, np.repeat(number, 2)))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise passes.too_large(error, n_tokens) from error
+        raise
+    BYTES_PER_TOKEN[kind] = max((two - one) / n_tokens, 1.0)
+    return BYTES_PER_TOKEN[kind]

@@ -170,19 +170,11 @@ class PassageDisplay:
             edgecolor="white",
             linewidth=0.8 if len(order) < 100 else 0,
         )
-        ranked = np.argsort(-explanation.logits, kind="stable")
-        others = [index for index in ranked if index != main][: min(n_others, len(OTHERS))]
-        self.lines_ = [
-            ax.stairs(
-                contributions[:, index],
-                np.append(start, end[-1]),
-                color=color,
-                linewidth=1.5,
-                baseline=None,
-                label=str(explanation.classes[index]),
-            )
-            for index, color in zip(others, OTHERS, strict=False)
+        others = [
+            index for index in np.argsort(-explanation.logits, kind="stable") if index != main
         ]
+        edges = np.append(start, end[-1])
+        self.lines_ = self._plot_others(ax, others[:n_others], contributions, edges)
         ax.axhline(0, color="0.4", linewidth=0.8)
         ax.set(
             xlabel=f"character of the text ({explanation.level}s)",
@@ -195,3 +187,19 @@ class PassageDisplay:
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _plot_others(
+        self, ax: Any, classes: list[int], contributions: Any, edges: Any
+    ) -> list[Any]:
+        """Draw a line for each class, as far as there are colours."""
+        return [
+            ax.stairs(
+                contributions[:, index],
+                edges,
+                color=color,
+                linewidth=1.5,
+                baseline=None,
+                label=str(self.explanation.classes[index]),
+            )
+            for index, color in zip(classes, OTHERS, strict=False)
+        ]

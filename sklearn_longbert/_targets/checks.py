@@ -285,6 +285,23 @@ def check_lengths(
         )
 
 
+def check_logits(logits: NDArray[Any], name: str) -> None:
+    """Raise ValueError at the first text whose logits are not finite.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_outputs)
+    name : str
+        The estimator's.
+    """
+    is_finite = np.isfinite(logits).all(axis=1)
+    if not is_finite.all():
+        raise ValueError(
+            f"The logits of X at index {int(np.argmin(is_finite))} are NaN or infinite: the "
+            f"weights of {name} are not those of a fit, or too large for float32."
+        )
+
+
 def check_weights(
     sample_weight: ArrayLike | None, texts: Sequence[Any] | NDArray[Any]
 ) -> NDArray[np.float64]:

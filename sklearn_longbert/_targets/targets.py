@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,21 +17,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from sklearn_longbert._targets.checks import check_classes
+from sklearn_longbert._targets.class_weights import ClassWeight, weights_of_classes
 from sklearn_longbert._targets.linear_probe import (
     classification_probe,
     multilabel_probe,
     regression_probe,
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings, Linear
-from sklearn_longbert._texts.checks import show
 
 # from embeddings, targets and weights to coefficients and intercepts
 Probe = Callable[[Embeddings, NDArray[Any], NDArray[Any]], Linear]
-ClassWeight = dict[Any, float] | str | None
 
 
 class Targets(ABC):
@@ -198,7 +195,7 @@ class Classes(ClassTargets):
     def class_weights(
         self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        return _weights_of_classes(class_weight, y, weights, self.classes)
+        return weights_of_classes(class_weight, y, weights, self.classes)
 
     def is_like(self, other: ClassTargets) -> bool:
         return isinstance(other, Classes) and np.array_equal(self.classes, other.classes)
@@ -271,10 +268,7 @@ class Labels(ClassTargets):
     ) -> NDArray[np.float64]:
         absent_or_present = np.arange(2)
         return np.column_stack(
-            [
-                _weights_of_classes(class_weight, column, weights, absent_or_present)
-                for column in y.T
-            ]
+            [weights_of_classes(class_weight, column, weights, absent_or_present) for column in y.T]
         )
 
     def is_like(self, other: ClassTargets) -> bool:
@@ -444,31 +438,6 @@ def targets_of_parts(labels: NDArray[Any], classes: ArrayLike | None) -> ClassTa
             f"pass all that will ever come."
         )
     return Classes(known)
-
-
-def _weights_of_classes(
-    class_weight: ClassWeight,
-    indices: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    classes: NDArray[Any],
-) -> NDArray[np.float64]:
-    if (
-        class_weight == "balanced"
-    ):  # by weighted counts, so that a weight of k is as good as k copies
-        present = np.unique(indices)
-        of_present = compute_class_weight(
-            "balanced", classes=present, y=indices, sample_weight=weights
-        )
-        return of_present[np.searchsorted(present, indices)]
-    for label, weight in (class_weight if isinstance(class_weight, dict) else {}).items():
-        # within limits, so that products with sample weights neither overflow nor vanish
-        if not (isinstance(weight, Real) and 1e-50 <= weight <= 1e50):
-            raise ValueError(
-                f"class_weight must be finite and above 0, from 1e-50 to 1e50, got "
-                f"{show(weight)} for {label!r}: to leave a class out, leave out its texts."
-            )
-    # of all classes, because a part of the texts may lack one that has a weight
-    return compute_class_weight(class_weight, classes=classes, y=classes)[indices]
 
 
 def _check_distinct(names: NDArray[Any], n_outputs: int) -> None:

@@ -43,42 +43,12 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
 
     The elements are left as they are. A data frame or table must have one column.
     """
-    if isinstance(X, str | bytes):
-        raise ValueError(
-            f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
-            f"for one text, pass it in a list, [{name}]."
-        )
-    is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    if isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
-        raise TypeError(
-            f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
-            f"pass list({name}) if its elements are the texts."
-        )
-    is_frame = hasattr(X, "columns")
-    if is_frame and X.shape[1] != 1:
-        raise ValueError(
-            f"{name} has shape {tuple(X.shape)} where {ACCEPTED}, of shape (n_samples,), is "
-            f"expected: select the column that holds the texts."
-        )
-    try:
-        column = check_array(
-            X,
-            dtype=object,
-            ensure_2d=False,
-            allow_nd=True,
-            ensure_all_finite=False,
-            ensure_min_samples=0,
-            ensure_min_features=0,
-            input_name=name,
-        )
-    except (TypeError, ValueError):
-        raise
-    except Exception as error:
-        raise_no_array(X, name, error)
+    _check_container(X, name)
+    column = _to_object_array(X, name)
     if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
         column = column.copy()
         column[X.mask] = None
-    if is_frame:
+    if hasattr(X, "columns"):
         column = column[:, 0]
     if column.ndim != 1:
         cure = (
@@ -96,6 +66,44 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
             f"{name} is empty, pass at least one text."
         )
     return column
+
+
+def _check_container(X: Any, name: str) -> None:
+    """Raise an error if `X` is no container, or one of several columns."""
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
+            f"for one text, pass it in a list, [{name}]."
+        )
+    is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    if isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
+        raise TypeError(
+            f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
+            f"pass list({name}) if its elements are the texts."
+        )
+    if hasattr(X, "columns") and X.shape[1] != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(X.shape)} where {ACCEPTED}, of shape (n_samples,), is "
+            f"expected: select the column that holds the texts."
+        )
+
+
+def _to_object_array(X: Any, name: str) -> NDArray[np.object_]:
+    try:
+        return check_array(
+            X,
+            dtype=object,
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_all_finite=False,
+            ensure_min_samples=0,
+            ensure_min_features=0,
+            input_name=name,
+        )
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise_no_array(X, name, error)
 
 
 def check_texts(X: Any, name: str = "X") -> list[str]:

@@ -1,14 +1,23 @@
 """What happens around the batches of training: schedule, validation, stopping, progress."""
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import Callback
+from sklearn.model_selection import train_test_split
+from skorch.callbacks import (
+    Callback,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+)
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._fit_tasks import FitTask
@@ -25,6 +34,65 @@ def linear_schedule(step: int, n_warmup: int, n_steps: int) -> float:
     if step < n_warmup:
         return (step + 1) / (n_warmup + 1)
     return max(n_steps - step, 1) / max(n_steps - n_warmup, 1)
+
+
+def default_callbacks(
+    n_steps: int,
+    n_warmup: int | None,
+    max_grad_norm: float | None,
+    monitor: "ValidationMonitor | None",
+) -> list[tuple[str, Callback]]:
+    """Return the callbacks of every training.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps of the training.
+    n_warmup : int or None
+        Steps in which the learning rate rises; None keeps it constant.
+    max_grad_norm : float or None
+    monitor : ValidationMonitor or None
+    """
+    callbacks = [
+        ("epoch_timer", EpochTimer()),
+        ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+        ("gradient_clipping", GradientNormClipping(max_grad_norm)),
+        ("progress_bar", ProgressBar()),
+    ]
+    if n_warmup is not None:
+        factor = partial(linear_schedule, n_warmup=n_warmup, n_steps=n_steps)
+        schedule = LRScheduler(
+            LambdaLR, lr_lambda=factor, step_every="batch", event_name="learning_rate"
+        )
+        callbacks.append(("schedule", schedule))
+    if monitor is not None:
+        callbacks.append(("validation", monitor))
+    return callbacks
+
+
+def epochs_of(history: Any, learning_rate: float) -> list[dict[str, Any]]:
+    """Return one dict an epoch, as the estimators show them in ``history_``.
+
+    Parameters
+    ----------
+    history : skorch.history.History
+    learning_rate : float
+        The rate of an epoch without a schedule.
+    """
+    rows = []
+    complete = [epoch for epoch in history if "train_loss" in epoch]  # not interrupted
+    for number, epoch in enumerate(complete, start=1):
+        rates = [batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch]
+        rows.append(
+            {
+                "epoch": number,
+                "train_loss": float(epoch["train_loss"]),
+                "learning_rate": float(rates[-1] if rates else learning_rate),
+                "seconds": float(epoch["dur"]),
+                **{key: epoch[key] for key in ("valid_loss", "valid_score") if key in epoch},
+            }
+        )
+    return rows
 
 
 class ValidationMonitor(Callback):
@@ -92,6 +160,32 @@ class ValidationMonitor(Callback):
         if self.best_weights_ is not None:
             net.module_.load_state_dict(self.best_weights_)
         self.best_weights_ = None
+
+
+def hold_out(
+    n_texts: int, fraction: float, strata: NDArray[Any] | None, seed: int
+) -> list[NDArray[np.intp]]:
+    """Return the rows that train and those that early stopping holds out.
+
+    Parameters
+    ----------
+    n_texts : int
+    fraction : float
+        Share of the texts that is held out.
+    strata : ndarray of shape (n_texts,) or None
+        Classes whose proportions both parts keep.
+    seed : int
+    """
+    try:
+        return train_test_split(
+            np.arange(n_texts), test_size=fraction, stratify=strata, random_state=seed
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping=True cannot hold out validation_fraction={fraction} of {n_texts} "
+            f"texts, with some of each class: change it, or pass texts of your own as X_val and "
+            f"y_val. ({error})"
+        ) from error
 
 
 class ProgressBar(Callback):

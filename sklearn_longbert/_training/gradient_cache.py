@@ -21,23 +21,21 @@ Gao, Zhang, Han and Callan (2021). Scaling deep contrastive learning batch size 
 limited setup. RepL4NLP. https://arxiv.org/abs/2101.06983
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from sklearn_longbert._encoding.batches import in_order
-from sklearn_longbert._training.random_states import (
-    RandomStates,
-    are_equal,
-    random_states,
-    restore,
-)
 
 Numbers = NDArray[np.intp]
+# of the CPU; numbers of devices and their states
+RandomStates = tuple[Tensor, list[int], list[Tensor]]
 
 
 class _Pass(NamedTuple):
@@ -106,3 +104,34 @@ def _propagate(
         output = encode(numbers)
     if output.requires_grad:  # not if the encoder is frozen
         output.backward(gradients[torch.from_numpy(numbers)])
+
+
+def random_states(device: torch.device) -> RandomStates:
+    """Return the states of torch's generators that a pass on `device` may draw from."""
+    return torch.get_rng_state(), *get_device_states(torch.empty(0, device=device))
+
+
+def restore(states: RandomStates, device: torch.device) -> None:
+    """Set the generators to what :func:`random_states` returned."""
+    of_cpu, numbers, of_devices = states
+    torch.set_rng_state(of_cpu)
+    set_device_states(numbers, of_devices, device_type=device.type)
+
+
+def are_equal(states: RandomStates, others: RandomStates) -> bool:
+    """Whether nothing was drawn between the two."""
+    return all(map(torch.equal, [states[0], *states[2]], [others[0], *others[2]]))
+
+
+@contextmanager
+def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the generators that training draws from, and restore the caller's afterwards."""
+    gpus = []
+    if device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=gpus):
+        # not torch.manual_seed, which seeds every device and would leave the others changed
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
+        yield

@@ -7,7 +7,6 @@ sees text, and knows nothing of labels: the estimators translate.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from math import ceil
 from typing import Any
 
@@ -18,13 +17,8 @@ from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
     EarlyStopping,
-    EpochTimer,
-    GradientNormClipping,
-    LRScheduler,
-    PassthroughScoring,
 )
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_longbert._encoding.batches import (
     ChunkBatch,
@@ -32,6 +26,7 @@ from sklearn_longbert._encoding.batches import (
     TargetsAndWeights,
     document_loader,
 )
+from sklearn_longbert._encoding.encoder import sparse_lookups
 from sklearn_longbert._encoding.memory import free_on_error, is_out_of_memory
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.passes import (
@@ -40,21 +35,36 @@ from sklearn_longbert._encoding.passes import (
     can_remember,
     encode_chunks,
     frozen_embeddings,
+    training_limits,
 )
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._pretrained.devices import available_device
 from sklearn_longbert._targets.targets import Probe
-from sklearn_longbert._training import gradient_cache
 from sklearn_longbert._training.callbacks import (
-    ProgressBar,
     StopTraining,
     ValidationMonitor,
-    linear_schedule,
+    default_callbacks,
+)
+from sklearn_longbert._training.gradient_cache import (
+    backward,
+    own_random_state,
+    random_states,
+    restore,
 )
 from sklearn_longbert._training.head_start import start_head
-from sklearn_longbert._training.limits import training_limits
-from sklearn_longbert._training.random_states import own_random_state, random_states, restore
-from sklearn_longbert._training.sparse_lookups import sparse_lookups
+
+TRANSIENT = (  # attributes that no pickle keeps
+    "module",
+    "module_",
+    "optimizer_",
+    "callbacks",
+    "callbacks_",
+    "monitor",
+    "probe",
+    "bar_",
+    "cache_",
+    "limits_",
+)
 
 
 class DivergedError(ValueError):
@@ -270,48 +280,14 @@ class LongBertNet(NeuralNet):
         for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
             self.__dict__.pop(name, None)
 
-    def epochs(self) -> list[dict[str, Any]]:
-        """Return one dict an epoch of what the estimators show as ``history_``."""
-        rows = []
-        complete = [epoch for epoch in self.history if "train_loss" in epoch]  # not interrupted
-        for number, epoch in enumerate(complete, start=1):
-            rates = [
-                batch["learning_rate"] for batch in epoch["batches"] if "learning_rate" in batch
-            ]
-            rows.append(
-                {
-                    "epoch": number,
-                    "train_loss": float(epoch["train_loss"]),
-                    "learning_rate": float(rates[-1] if rates else self.lr),
-                    "seconds": float(epoch["dur"]),
-                    **{key: epoch[key] for key in ("valid_loss", "valid_score") if key in epoch},
-                }
-            )
-        return rows
-
     # What follows overrides skorch's hooks.
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        callbacks = [
-            ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-            ("gradient_clipping", GradientNormClipping(self.max_grad_norm)),
-            ("progress_bar", ProgressBar()),
-        ]
+        n_warmup = None
         if self.warmup_fraction is not None:
-            factor = partial(
-                linear_schedule,
-                n_warmup=ceil(self.warmup_fraction * self.n_steps_),
-                n_steps=self.n_steps_,
-            )
-            schedule = LRScheduler(
-                LambdaLR, lr_lambda=factor, step_every="batch", event_name="learning_rate"
-            )
-            callbacks.append(("schedule", schedule))
-        if self.monitor is not None:
-            callbacks.append(("validation", self.monitor))
-        return callbacks
+            n_warmup = ceil(self.warmup_fraction * self.n_steps_)
+        return default_callbacks(self.n_steps_, n_warmup, self.max_grad_norm, self.monitor)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
@@ -396,7 +372,7 @@ class LongBertNet(NeuralNet):
             for group in plan
         ]
         n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
-        step["loss"] = gradient_cache.backward(
+        step["loss"] = backward(
             lambda numbers: self._encode(chunks, numbers, seed), plan, n_kept, loss_of, self._place
         )
         return step
@@ -463,34 +439,12 @@ class LongBertNet(NeuralNet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
-        transient = {
-            "module",
-            "module_",
-            "optimizer_",
-            "callbacks",
-            "callbacks_",
-            "monitor",
-            "bar_",
-            "cache_",
-            "probe",
-            "limits_",
-        }
-        state = {name: value for name, value in vars(self).items() if name not in transient}
-        state["network_"] = network_state(self.module_)
-        return state
+        state = {name: value for name, value in vars(self).items() if name not in TRANSIENT}
+        return {**state, "network_": network_state(self.module_)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = network_from_state(state.pop("network_"))
         state["device"] = str(available_device(state["device"]))
-        self.__dict__.update(
-            state,
-            module=None,
-            module_=network.to(state["device"]).eval(),
-            callbacks=None,
-            callbacks_=[],
-            monitor=None,
-            probe=None,
-            cache_=None,
-            optimizer_=None,
-        )
+        self.__dict__.update(dict.fromkeys(TRANSIENT), **state)
+        self.callbacks_, self.module_ = [], network.to(state["device"]).eval()
         del self.optimizer_  # so that skorch forgets its name, and makes a new one

@@ -122,17 +122,21 @@ def test_a_batch_copies_no_token_ids():
     assert peak < 1_000_000
 
 
+def with_targets(documents: np.ndarray) -> DocumentDataset:
+    return DocumentDataset(documents, torch.arange(len(documents)), np.ones(len(documents)))
+
+
 def starts(batch: ChunkBatch) -> tuple[int, ...]:
     return tuple(int(batch.chunk(number)[1]) for number in range(len(batch.lengths)))
 
 
 def test_random_chunks_are_drawn_anew_in_training_only():
     documents = np.array([document(80, max_chunks=2, chunk_selection="random")], dtype=object)
-    loader = document_loader(DocumentDataset(documents), 1, seed=0)
+    loader = document_loader(with_targets(documents), 1, seed=0)
     epochs = {starts(batch) for _ in range(8) for batch, _ in loader}
     assert len(epochs) > 3
     assert all(len(chunks) == 2 for chunks in epochs)
-    loader = document_loader(DocumentDataset(documents), 1)
+    loader = document_loader(with_targets(documents), 1)
     ((batch, _),) = loader
     assert starts(batch) == (30, 70)  # the 6th and the 16th of 20 chunks
 
@@ -141,15 +145,13 @@ def test_random_chunks_are_drawn_anew_in_training_only():
 def test_loader_leaves_the_global_generator_alone(seed):
     documents = np.array([document(n) for n in range(5)], dtype=object)
     before = torch.get_rng_state()
-    batches = list(document_loader(DocumentDataset(documents), 2, seed))
+    batches = list(document_loader(with_targets(documents), 2, seed))
     assert torch.equal(before, torch.get_rng_state())
     assert [len(batch) for batch, _ in batches] == [2, 2, 1]
 
 
 def test_shuffling_depends_on_the_seed_alone():
-    dataset = DocumentDataset(
-        np.array([document(n) for n in range(20)], dtype=object), torch.arange(20)
-    )
+    dataset = with_targets(np.array([document(n) for n in range(20)], dtype=object))
 
     def order(seed):
         loader = document_loader(dataset, 4, seed)

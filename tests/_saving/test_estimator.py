@@ -580,7 +580,7 @@ def test_from_the_hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         asked.append(args)
         return snapshot
 
-    monkeypatch.setattr("sklearn_longbert._fitted.find_folder", find_folder)
+    monkeypatch.setattr("sklearn_longbert._estimator.find_folder", find_folder)
     again = LongBertClassifier.from_pretrained("me/reviews", revision="v2", local_files_only=True)
     assert asked == [("me/reviews", "v2", True)]
     assert again.predict(TEXTS[:1]) == ["good"]

@@ -1,4 +1,4 @@
-"""What a fitted estimator does: predict, explain, report, save and load."""
+"""What both estimators do when they are fitted: report, explain, save and load."""
 
 from functools import partial
 from numbers import Integral
@@ -8,8 +8,8 @@ from typing import Any, Self
 from warnings import warn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import Tags, check_random_state, get_tags
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -17,9 +17,9 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_longbert._base import BaseLongBert
 from sklearn_longbert._explaining.explain import explain
 from sklearn_longbert._explaining.explanation import DocumentExplanation
-from sklearn_longbert._parameters import LongBertParameters
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_config
 from sklearn_longbert._provenance import warn_of_another_version
@@ -29,96 +29,14 @@ from sklearn_longbert._saving.checkpoint import (
     targets_of_checkpoint,
 )
 from sklearn_longbert._saving.estimator import LOOKUPS, Saved, load, save
-from sklearn_longbert._targets.targets import Targets
-from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._training.callbacks import (
     check_callbacks,
 )
-from sklearn_longbert._training.net import LongBertNet
-
-FITTED = (  # all that a fit sets; `classes_` and `device_` follow from it
-    "net_",
-    "chunker_",
-    "history_",
-    "n_iter_",
-    "best_epoch_",
-    "n_chunks_",
-    "chunk_report_",
-    "_targets",
-    "_encoder_name",
-    "_random_state",
-)
 
 
-class FittedLongBert(LongBertParameters):
-    """Everything of both estimators but the fit."""
-
-    # Fitted attributes
-
-    def _learned(
-        self, net: LongBertNet, documents: NDArray[np.object_], report: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return what :meth:`_set_fitted` sets beside net, chunker and targets."""
-        history = net.epochs()
-        return {
-            "history": history,
-            "best_epoch": net.best_epoch_ or len(history),
-            "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
-            "chunk_report": report,
-            "encoder_name": (self.model_name, self.revision),
-        }
-
-    def _set_fitted(
-        self,
-        net: LongBertNet,
-        chunker: TextChunker,
-        targets: Targets,
-        random_state: np.random.RandomState,
-        *,
-        history: list[dict[str, Any]],
-        best_epoch: int,
-        n_chunks: NDArray[np.intp],
-        chunk_report: dict[str, Any],
-        encoder_name: tuple[str | PathLike[str], str | None],
-    ) -> Self:
-        """Set every fitted attribute: the one place that does."""
-        self.net_, self.chunker_, self._targets = net, chunker, targets
-        self.history_, self.n_iter_, self.best_epoch_ = history, len(history), best_epoch
-        self.n_chunks_, self.chunk_report_ = n_chunks, chunk_report
-        self._encoder_name, self._random_state = encoder_name, random_state
-        return self
-
-    def _forget_fit(self) -> None:
-        """Delete every fitted attribute."""
-        for name in FITTED:
-            if hasattr(self, name):
-                delattr(self, name)
-
-    # Prediction
-
-    def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
-        check_is_fitted(self)
-        documents = self._chunk(self._check_input(X), self.chunker_, "X")
-        self._set_micro_batches()
-        logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
-        is_finite = np.isfinite(logits).all(axis=1)
-        if not is_finite.all():
-            raise ValueError(
-                f"The logits of X at index {int(np.argmin(is_finite))} are NaN or infinite: the "
-                f"weights of {type(self).__name__} are not those of a fit, or too large for "
-                f"float32."
-            )
-        return logits
-
-    def _set_micro_batches(self) -> None:
-        """Let the net go by the parameter, which may be lowered without another fit."""
-        name, value = "micro_batch_tokens", self.micro_batch_tokens
-        validate_parameter_constraints(  # no fit has checked it
-            {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
-        )
-        self.net_.micro_batch_tokens = value
+class LongBertEstimator(BaseLongBert):
+    """Report, explanation, saving and loading of both estimators."""
 
     def chunk_report(self, X: ArrayLike) -> dict[str, Any]:
         """Tell how long texts are, and how much of them a prediction reads.
@@ -357,9 +275,7 @@ class FittedLongBert(LongBertParameters):
             warmup_fraction=None,
         )
         net.start(lambda: saved.network)
-        return estimator._set_fitted(
-            net, saved.chunker, saved.targets, random_state, **saved.fitted
-        )
+        return estimator._set_fitted(net, saved.chunker, saved.targets, random_state, saved.fitted)
 
     def _start_at_checkpoint(self, folder: Path) -> Self:
         """Take over the encoder and the head that somebody else fine-tuned."""
@@ -379,14 +295,5 @@ class FittedLongBert(LongBertParameters):
                 network_from_checkpoint, folder, dropouts, order, self.pooling, self.freeze_encoder
             )
         )
-        no_documents = np.array([], dtype=object)
-        learned = self._learned(net, no_documents, chunk_report(no_documents))
-        return self._set_fitted(net, chunker, targets, random_state, **learned)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "net_")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
+        learned = self._learned(net, np.array([], dtype=object))
+        return self._set_fitted(net, chunker, targets, random_state, learned)
