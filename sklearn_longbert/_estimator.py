@@ -9,7 +9,8 @@ from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state, get_tags
+from sklearn.base import ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -185,7 +186,7 @@ class LongBertEstimator(BaseLongBert):
             self.net_.module_,
             self.chunker_,
             self._targets,
-            estimator=get_tags(self).estimator_type,
+            estimator=_kind_of(type(self)),
             parameters={**self.get_params(deep=False), "callbacks": None},
             fitted={
                 "history": self.history_,
@@ -259,7 +260,7 @@ class LongBertEstimator(BaseLongBert):
     @classmethod
     def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
         new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
-        saved.check_new(cls, get_tags(cls()).estimator_type, new, cls._get_param_names())
+        saved.check_new(cls, _kind_of(cls), new, cls._get_param_names())
         estimator = cls(**{**saved.parameters, **new})
         estimator._validate_params()
         check_callbacks(estimator.callbacks)
@@ -285,7 +286,7 @@ class LongBertEstimator(BaseLongBert):
             )
         config = load_config(folder)
         check_known_head(config, folder)
-        targets, order = targets_of_checkpoint(config, get_tags(self).estimator_type)
+        targets, order = targets_of_checkpoint(config, _kind_of(type(self)))
         random_state = check_random_state(self.random_state)
         chunker = self._chunker_for([""]).fit()
         net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
@@ -297,3 +298,7 @@ class LongBertEstimator(BaseLongBert):
         )
         learned = self._learned(net, np.array([], dtype=object))
         return self._set_fitted(net, chunker, targets, random_state, learned)
+
+
+def _kind_of(cls: type) -> str:
+    return "classifier" if issubclass(cls, ClassifierMixin) else "regressor"

@@ -19,28 +19,47 @@ class DocumentExplanation:
     Made by ``explain`` of the estimators. Its length is the number of passages; a slice, or an
     array of indices, is an explanation of these passages only.
 
-    Attributes
+    Parameters
     ----------
     text : str
-        The caller's own.
-    start, end : ndarray of shape (n_passages,), dtype int
-        Characters of each passage, ``text[start:end]``.
+        The caller's own text.
+    start : ndarray of shape (n_passages,), dtype int
+        First character of each passage.
+    end : ndarray of shape (n_passages,), dtype int
+        End of each passage, which is ``text[start:end]``.
     classes : ndarray of shape (n_classes,)
-        Labels; of a regressor the numbers of its targets.
+        The labels; a regressor has the numbers of its targets here.
     contributions : ndarray of shape (n_passages, n_classes), dtype float64
-        Of chunks, they add up to `logits`. Of sentences, by how much the text's logits fall if
-        the sentence is left out.
+        Contributions of chunks add up to `logits`. The contribution of a sentence is by how much
+        the text's logits fall if the sentence is left out.
     logits : ndarray of shape (n_classes,), dtype float32
-        Of the text; of a regressor its prediction.
+        The logits of the text; a regressor has its prediction here.
     probabilities : ndarray of shape (n_classes,), dtype float32, or None
-        Of the text; None of a regressor.
-    predicted : Any
+        The probabilities of the text; a regressor has None.
+    predicted : object
         What ``predict`` returns for the text.
     chunk_logits : ndarray of shape (n_passages, n_classes), dtype float32, or None
-        What the encoder and the head give each chunk; None of sentences.
+        What the encoder and the head give each chunk; None for sentences.
     chunk : ndarray of shape (n_passages,), dtype int
         The number of each passage in the text, counted from 0.
     level : {"chunk", "sentence"}
+        What a passage is.
+
+    See Also
+    --------
+    LongBertClassifier.explain : Makes it.
+    PassageDisplay : Shows it as a picture.
+
+    Examples
+    --------
+    >>> from sklearn_longbert import LongBertClassifier
+    >>> texts, labels = ["A dull film. " * 40, "A lovely film. " * 40] * 4, [0, 1] * 4
+    >>> classifier = LongBertClassifier(chunk_size=64, random_state=0).fit(texts, labels)
+    >>> (explanation,) = classifier.explain(["A dull film. " * 40])
+    >>> len(explanation), explanation.level, explanation.predicted.item()
+    (3, 'chunk', 0)
+    >>> [len(passage) for passage in explanation.top(1).passages]
+    [169]
     """
 
     text: str
@@ -93,6 +112,7 @@ class DocumentExplanation:
         Parameters
         ----------
         label : object, default=None
+            One of `classes`, or None.
 
         Returns
         -------

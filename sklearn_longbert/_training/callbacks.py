@@ -1,7 +1,6 @@
 """What happens around the batches of training: schedule, validation, stopping, progress."""
 
 from collections.abc import Callable
-from functools import partial
 from math import ceil
 from typing import Any
 
@@ -37,8 +36,7 @@ def linear_schedule(step: int, n_warmup: int, n_steps: int) -> float:
 
 
 def default_callbacks(
-    n_steps: int,
-    n_warmup: int | None,
+    schedule: Callable[[int], float] | None,
     max_grad_norm: float | None,
     monitor: "ValidationMonitor | None",
 ) -> list[tuple[str, Callback]]:
@@ -46,10 +44,8 @@ def default_callbacks(
 
     Parameters
     ----------
-    n_steps : int
-        Steps of the training.
-    n_warmup : int or None
-        Steps in which the learning rate rises; None keeps it constant.
+    schedule : callable or None
+        Factor of the learning rate at each step; None keeps the rate constant.
     max_grad_norm : float or None
     monitor : ValidationMonitor or None
     """
@@ -59,12 +55,11 @@ def default_callbacks(
         ("gradient_clipping", GradientNormClipping(max_grad_norm)),
         ("progress_bar", ProgressBar()),
     ]
-    if n_warmup is not None:
-        factor = partial(linear_schedule, n_warmup=n_warmup, n_steps=n_steps)
-        schedule = LRScheduler(
-            LambdaLR, lr_lambda=factor, step_every="batch", event_name="learning_rate"
+    if schedule is not None:
+        scheduler = LRScheduler(
+            LambdaLR, lr_lambda=schedule, step_every="batch", event_name="learning_rate"
         )
-        callbacks.append(("schedule", schedule))
+        callbacks.append(("schedule", scheduler))
     if monitor is not None:
         callbacks.append(("validation", monitor))
     return callbacks

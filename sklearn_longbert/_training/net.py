@@ -7,6 +7,7 @@ sees text, and knows nothing of labels: the estimators translate.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -44,6 +45,7 @@ from sklearn_longbert._training.callbacks import (
     StopTraining,
     ValidationMonitor,
     default_callbacks,
+    linear_schedule,
 )
 from sklearn_longbert._training.gradient_cache import (
     backward,
@@ -284,10 +286,11 @@ class LongBertNet(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
-        n_warmup = None
+        schedule = None
         if self.warmup_fraction is not None:
             n_warmup = ceil(self.warmup_fraction * self.n_steps_)
-        return default_callbacks(self.n_steps_, n_warmup, self.max_grad_norm, self.monitor)
+            schedule = partial(linear_schedule, n_warmup=n_warmup, n_steps=self.n_steps_)
+        return default_callbacks(schedule, self.max_grad_norm, self.monitor)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         weights = [weight for weight in self.module_.parameters() if weight.requires_grad]

@@ -44,10 +44,10 @@ def test_packed_and_padded_hidden_states(architecture, tiny_encoder):
         return
     micro_batch = chunks_of([20, 20, 7, 3, 1], network.encoder.config.vocab_size)
     with torch.no_grad():
-        packed = network._read_packed(micro_batch, None)
-        padded = network._read_padded(micro_batch, None)
+        packed = network._encode_packed(micro_batch, None)
+        padded = network._encode_padded(micro_batch, None)
         alone = [
-            network._read_padded(MicroBatch([chunk], np.arange(1), 1), None)
+            network._encode_padded(MicroBatch([chunk], np.arange(1), 1), None)
             for chunk in micro_batch.chunks
         ]
     torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)
@@ -91,10 +91,10 @@ def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, mon
     network = network_of(tiny_bert)
     monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
     lengths = []
-    read = LongBertNetwork._read_packed
+    read = LongBertNetwork._encode_packed
     monkeypatch.setattr(
         LongBertNetwork,
-        "_read_packed",
+        "_encode_packed",
         lambda self, probe, seed: lengths.append(probe.lengths) or read(self, probe, seed),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
@@ -137,7 +137,7 @@ def test_a_text_that_spells_the_padding_token(tiny_encoder):
         chunk = np.array([7, pad, 9, pad, pad, 11], dtype=np.int32)
         micro_batch = MicroBatch([chunk, chunk[:3]], np.arange(2), pad)
         with torch.no_grad():
-            packed = network._read_packed(micro_batch, None)
+            packed = network._encode_packed(micro_batch, None)
             alone = network.encoder(torch.from_numpy(chunk.astype(np.int64))[None])
         torch.testing.assert_close(packed[:6], alone.last_hidden_state[0], rtol=1e-4, atol=1e-5)
 

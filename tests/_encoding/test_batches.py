@@ -100,10 +100,11 @@ def test_collate_keeps_documents_apart():
 @given(st.lists(st.sampled_from([0, 3, 4, 8, 11]), min_size=1, max_size=12), st.randoms())
 def test_distinct(sizes, random):
     batch = ChunkBatch([document(size, random.choice([10, 50])) for size in sizes])
-    numbers, inverse = batch.distinct()
+    numbers, stand_ins = batch.distinct()
     chunks = [tuple(batch.chunk(number)) for number in range(len(batch.lengths))]
     assert len(numbers) == len(set(chunks))
-    assert [chunks[numbers[index]] for index in inverse] == chunks
+    assert set(stand_ins) == set(numbers)
+    assert [chunks[number] for number in stand_ins] == chunks
     backwards = ChunkBatch(batch.documents[::-1])
     assert [tuple(backwards.chunk(number)) for number in backwards.distinct()[0]] == [
         chunks[number] for number in numbers

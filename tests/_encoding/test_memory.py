@@ -7,7 +7,8 @@ from torch import nn
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._encoding import memory as memory_module
-from sklearn_longbert._training import net as net_module
+from sklearn_longbert._encoding import passes as passes_module
+from sklearn_longbert._encoding.batches import ChunkBatch
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -84,10 +85,13 @@ def test_bytes_per_token_do_not_count_weights(precision, tiny_bert):
     of = []
     for n_words in (3, 30):
         documents = TextChunker(tiny_bert).fit_transform(["good " * n_words])
-        net = LongBertClassifier(tiny_bert, max_epochs=1, precision=precision).fit(
+        model = LongBertClassifier(tiny_bert, max_epochs=1, precision=precision).fit(
             ["good", "bad"], [0, 1]
         )
-        of.append(net.net_._bytes_per_token(documents[0]))
+        net = model.net_
+        net._set_training(True)
+        chunks = ChunkBatch([documents[0]])
+        of.append(passes_module._bytes_per_token(net.module_, chunks, net._passes, net._encode))
     size, inner = 16, 32
     assert min(of) > 2 * 2 * (4 * size + 2 * inner)  # two layers, at least two bytes
     assert max(of) < 2 * 4 * (30 * size + 10 * inner)
@@ -131,11 +135,11 @@ def test_limits_elsewhere(monkeypatch):
 def test_limits_of_a_fit(tiny_bert, monkeypatch):
     """Gradients and AdamW's two moments are reserved; batches that fit anyway need no measuring."""
     asked = []
-    monkeypatch.setattr(net_module, "auto_limits", lambda *args: asked.append(args) or (64, 64))
+    monkeypatch.setattr(passes_module, "auto_limits", lambda *args: asked.append(args) or (64, 64))
     model = LongBertClassifier(tiny_bert, max_epochs=1).fit(["good", "bad"], [0, 1])
     assert not asked
     model.fit(["good " * 1500, "bad"], [0, 1])
-    monkeypatch.setattr(net_module, "graph_bytes", None)  # measured once in a process
+    monkeypatch.setattr(passes_module, "graph_bytes", None)  # measured once in a process
     model.fit(["good " * 1500, "bad"], [0, 1])
     (bytes_per_token, reserved, device), second = asked
     assert second == asked[0]

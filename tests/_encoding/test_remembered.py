@@ -13,11 +13,11 @@ import pytest
 import torch
 import transformers
 from sklearn.model_selection import GridSearchCV
-from sklearn_longbert._encoding.embedding_memory import digest, is_worth_it, remembered
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._encoding import remembered as remembered_module
 from sklearn_longbert._encoding.network import LongBertNetwork
+from sklearn_longbert._encoding.remembered import digest, is_worth_it, remembered
 
 X = [f"good news {'film story ' * n}" for n in range(3, 12)]
 X += [f"bad sport {'match people ' * n}" for n in range(3, 12)]

@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
@@ -27,13 +28,15 @@ from sklearn.exceptions import NotFittedError
 from tiny import ARCHITECTURES
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, PassageDisplay, TextChunker
+from sklearn_longbert._encoding import poolings
 from sklearn_longbert._encoding.encoder import ChunkEncoder
 from sklearn_longbert._explaining.contributions import (
-    chunk_weights,
+    chunk_contributions,
     passage_bounds,
     sentence_bounds,
 )
 from sklearn_longbert._explaining.explanation import DocumentExplanation
+from sklearn_longbert._targets.targets import Labels, Numbers
 
 TEXTS = ["The quick fox jumps. " * 9 + "Good news!", "bad dog runs " * 20, "good", "", "bad. Good"]
 SETTINGS: dict[str, Any] = {
@@ -96,19 +99,31 @@ def test_contributions_add_up_to_what_is_predicted(
         assert explanation.chunk_logits.shape == explanation.contributions.shape
 
 
-def test_weights_by_hand() -> None:
-    outputs = np.array([[1.0, 4.0], [3.0, 4.0], [2.0, -1.0]])
-    weights, logits = chunk_weights(outputs, "mean")
-    np.testing.assert_array_equal(weights, np.full((3, 2), 1 / 3))
+def test_contributions_by_hand() -> None:
+    outputs = torch.tensor([[1.0, 4.0], [3.0, 4.0], [2.0, -1.0]], dtype=torch.float64)
+    labels = Labels(np.arange(2))
+    found, logits = chunk_contributions(outputs, poolings.POOLINGS["mean"], labels)
+    np.testing.assert_allclose(found, [[1 / 3, 4 / 3], [1, 4 / 3], [2 / 3, -1 / 3]])
     np.testing.assert_array_equal(logits, outputs)
-    weights, _ = chunk_weights(outputs, "max")
-    np.testing.assert_array_equal(weights, [[0, 1], [1, 0], [0, 0]])  # the first of equal ones
-    weights, _ = chunk_weights(outputs, "logsumexp")
-    np.testing.assert_allclose(weights[:, 0], np.exp([1, 3, 2]) / np.exp([1, 3, 2]).sum())
-    scores = np.array([[0.0], [np.log(3)], [0.0]])
-    weights, logits = chunk_weights(np.hstack([outputs, scores]), "attention")
-    np.testing.assert_allclose(weights, [[0.2, 0.2], [0.6, 0.6], [0.2, 0.2]])
+    found, _ = chunk_contributions(outputs, poolings.POOLINGS["max"], labels)
+    np.testing.assert_array_equal(found, [[0, 4], [3, 0], [0, 0]])  # the first of equal ones
+    found, _ = chunk_contributions(outputs, poolings.POOLINGS["logsumexp"], labels)
+    exponentials = np.exp([1, 3, 2])
+    expected = exponentials / exponentials.sum() * np.log(exponentials.mean())
+    np.testing.assert_allclose(found[:, 0], expected)
+    scores = torch.tensor([[0.0], [np.log(3)], [0.0]], dtype=torch.float64)
+    attended = torch.cat([outputs, scores], dim=1)
+    found, logits = chunk_contributions(attended, poolings.POOLINGS["attention"], labels)
+    np.testing.assert_allclose(found, [[0.2, 0.8], [1.8, 2.4], [0.4, -0.2]])
     np.testing.assert_array_equal(logits, outputs)
+
+
+def test_contributions_to_numbers_are_in_their_unit() -> None:
+    outputs = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    stars = Numbers(np.array(10.0), np.array(2.0))
+    found, logits = chunk_contributions(outputs, poolings.POOLINGS["mean"], stars)
+    np.testing.assert_allclose(logits, [[12], [16]])
+    np.testing.assert_allclose(found, [[6], [8]])
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

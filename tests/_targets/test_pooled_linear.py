@@ -30,7 +30,8 @@ POOLED = ["max", "logsumexp"]
 @pytest.mark.parametrize("pooling", POOLED)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.randoms())
 def test_pools_as_the_network_does(pooling: str, counts: list[int], random: Any) -> None:
-    logits = np.array([[random.uniform(-9, 9), random.uniform(-9, 9)] for _ in range(sum(counts))])
+    numbers = random.sample(range(1000), 2 * sum(counts))  # equal ones share a maximum elsewhere
+    logits = np.array(numbers, dtype=float).reshape(-1, 2) / 100
     documents = Embeddings(np.zeros((len(logits), 1)), np.array(counts), POOLINGS[pooling])
     pooled, shares = documents.pool(logits)
     tensor = torch.tensor(logits, requires_grad=True)
@@ -104,7 +105,7 @@ def test_finds_the_chunk_that_decides(pooling: str) -> None:
     linear = probes.classification_probe(documents, y, np.ones(200), 2)
     shrunk = probes.classification_probe(documents, y, np.ones(200), 2, shrink=True)
     new_rows, new_counts, new_y = hidden(400, 1)
-    new = Embeddings(new_rows, new_counts, pooling)
+    new = Embeddings(new_rows, new_counts, POOLINGS[pooling])
     found = (new.outputs(linear).argmax(axis=1) == new_y).mean()
     assert found > 0.95
     loss = probes._softmax_loss
@@ -115,16 +116,16 @@ def test_finds_the_chunk_that_decides(pooling: str) -> None:
 
 
 def test_max_is_found_from_logsumexp_where_it_is_not_alone() -> None:
-    rows, counts, y = hidden(120, 2, n_chunks=120)
-    new_rows, new_counts, new_y = hidden(300, 102, n_chunks=120)
+    rows, counts, y = hidden(60, 4, n_chunks=60)
+    new_rows, new_counts, new_y = hidden(300, 104, n_chunks=60)
 
     def accuracy(pooling: Pooling) -> float:
-        linear = probes.classification_probe(Embeddings(rows, counts, pooling), y, np.ones(120), 2)
+        linear = probes.classification_probe(Embeddings(rows, counts, pooling), y, np.ones(60), 2)
         outputs = Embeddings(new_rows, new_counts, pooling).outputs(linear)
         return float((outputs.argmax(axis=1) == new_y).mean())
 
     alone = replace(POOLINGS["max"], smooth=None)
-    assert accuracy(POOLINGS["max"]) > accuracy(alone) + 0.1
+    assert accuracy(POOLINGS["max"]) > accuracy(alone) + 0.2
 
 
 @pytest.mark.parametrize("pooling", POOLED)

@@ -183,11 +183,8 @@ def test_kept_and_remade_graphs_agree_to_the_last_bit(
 ):
     of = []
     for graph_tokens in (1, 40, 10**6):
-        monkeypatch.setattr(
-            net_module.LongBertNet,
-            "_training_limits",
-            lambda self, dataset, graph_tokens=graph_tokens: (30, graph_tokens),
-        )
+        limits = (30, graph_tokens)
+        monkeypatch.setattr(net_module, "training_limits", lambda *_, limits=limits: limits)
         of.append(gradients_of(make(architecture, precision=precision), texts, [0, 1, 2, 0])[0])
     for name, gradient in of[0].items():
         assert torch.equal(gradient, of[1][name]), name
