@@ -1,1 +1,1 @@
-"""From chunked documents to embeddings and logits, in passes that memory holds."""
+"""From chunked documents to embeddings and logits, in passes that fit into memory."""

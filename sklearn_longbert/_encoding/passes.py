@@ -1,6 +1,6 @@
-"""Encode the chunks of documents without gradients, in passes that memory holds.
+"""Encode the chunks of documents without gradients, in passes that fit into memory.
 
-The chunks of all documents are sorted by length together, and equal ones are encoded once.
+The chunks of all documents are sorted by length together, and equal chunks are encoded once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +23,13 @@ from sklearn_longbert._encoding.remembered import (
     remembered,
 )
 
-STREAM_TEXTS = 1024  # chunked at once, and sorted together
+STREAM_TEXTS = 1024  # most texts that are chunked at once, and sorted together
 STREAM_TOKENS = 2**21
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How a network is to encode chunks.
+    """Settings by which a network encodes chunks.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Passes:
         return pass_tokens(self.micro_batch_tokens, self.device)
 
     def too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
-        """Return the error for a chunk of `n_tokens` that memory cannot hold alone."""
+        """Return the error for a chunk of `n_tokens` that does not fit into memory even alone."""
         precision = str(self.autocast or torch.float32).removeprefix("torch.")
         return too_large(error, n_tokens, self.device, precision)
 
@@ -69,19 +69,19 @@ def encode_chunks(
     outputs_of: Callable[[Tensor], Tensor] | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """Return what is made of the embedding of each chunk, on the CPU.
+    """Return the embedding of each chunk, or outputs computed from it, on the CPU.
 
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training.
+        The network, in evaluation mode.
     batch : ChunkBatch
     passes : Passes
     outputs_of : callable, default=None
-        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns);
-        None leaves them as they are.
+        Maps embeddings, of shape (n, hidden_size), to outputs, of shape (n, n_columns). None
+        returns the embeddings themselves.
     progress : str, default=None
-        What a bar, where there are several passes, is called; None shows none.
+        Name of a progress bar, which is shown if there are several passes. None shows no bar.
 
     Returns
     -------
@@ -100,11 +100,11 @@ def cached_embeddings(
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training, and the same for all that is in the cache.
+        The network, in evaluation mode, with which all of the cache was encoded.
     batch : ChunkBatch
     passes : Passes
     cache : dict
-        From the digests of chunks to their embeddings; what is encoded is added.
+        Embeddings of chunks by their digests. New embeddings are added to it.
 
     Returns
     -------
@@ -121,16 +121,16 @@ def cached_embeddings(
 def frozen_embeddings(
     network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
 ) -> Tensor:
-    """Return the embedding of each chunk, on the CPU, or what is remembered of the same chunks.
+    """Return the embedding of each chunk, on the CPU, as remembered if the chunks are the same.
 
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training, and frozen.
+        The network, in evaluation mode and frozen.
     batch : ChunkBatch
     passes : Passes
     progress : str, default=None
-        As in :func:`encode_chunks`.
+        See :func:`encode_chunks`.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def frozen_embeddings(
 
 
 def can_remember(network: ChunkEncoder, batch: ChunkBatch) -> bool:
-    """Whether the chunks of a batch are neither too few nor too many to be remembered."""
+    """Return whether the chunks of a batch are neither too few nor too many to be remembered."""
     n_chunks = len(batch.distinct()[0])
     n_bytes = n_chunks * network.encoder.config.hidden_size * network.dtype.itemsize
     return is_worth_it(n_chunks, n_bytes)
@@ -195,7 +195,7 @@ def _halve_until_it_fits(
     passes: Passes,
     outputs_of: Callable[[Tensor], Tensor],
 ) -> list[Tensor]:
-    """Return the outputs of these chunks, in as many passes as memory asks for."""
+    """Return the outputs of these chunks, in as many passes as memory requires."""
     try:
         with passes.casting():
             embeddings = network.encode(batch.micro_batch(numbers))
@@ -238,9 +238,9 @@ def document_embeddings(
 
 
 def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
-    """Yield stretches, of at most `STREAM_TEXTS` texts and of sizes that sum to `largest`.
+    """Yield slices of at most `STREAM_TEXTS` texts whose sizes sum to at most `largest`.
 
-    A single text is never divided, so one that is larger comes alone.
+    A single text is never divided, so a larger one comes alone.
     """
     start = total = 0
     for index, size in enumerate(sizes):
