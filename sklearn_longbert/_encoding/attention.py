@@ -1,6 +1,6 @@
 """Attention inside each of several chunks that follow one another without padding.
 
-transformers lets an attention function be registered by a name. Ours takes the lengths of the packed
+transformers lets an attention function be registered by a name. Ours takes the lengths of packed
 chunks in place of a mask. Without lengths it calls transformers' own function for padded rows.
 """
 
@@ -120,8 +120,8 @@ def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Ten
 class _BlockedAttention(torch.autograd.Function):
     """Attention by matrix products over few heads at a time, so that weights stay in the cache.
 
-    As in flash attention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), the weights are
-    not kept but computed again in the backward pass. Here a whole head is computed at once.
+    The weights are not kept but computed again in the backward pass, as in flash attention (Dao
+    et al., 2022, https://arxiv.org/abs/2205.14135). Here a whole head is computed at once.
     """
 
     @staticmethod

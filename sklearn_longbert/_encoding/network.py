@@ -1,6 +1,6 @@
 """The network: a chunk encoder, a head, a pooling.
 
-Invariant: its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the chunk embeddings.
+Invariant: its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the embeddings.
 Code that groups chunks into micro-batches works between them.
 """
 

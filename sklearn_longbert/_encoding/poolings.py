@@ -87,7 +87,7 @@ def _exponential_shares(outputs: Tensor) -> Tensor:
 
 
 def _attend(outputs: Tensor) -> Tensor:
-    """Return the sum of the chunk logits, weighted by the softmax of the scores in the last column."""
+    """Return the sum of the chunk logits, weighted by the softmax of the last column's scores."""
     weights = outputs[..., -1:].softmax(-2)  # (..., n_chunks, 1)
     return (weights * outputs[..., :-1]).sum(-2)  # (..., n_outputs)
 

@@ -52,7 +52,7 @@ def select_chunks(
 ) -> NDArray[np.intp]:
     """Return the indices of the chunks of a text that are kept, in ascending order.
 
-    With ``chunk_selection="random"`` they are drawn if `random_state` is given.
+    If `random_state` is given and ``chunk_selection="random"``, they are drawn.
     """
     if max_chunks is None or n_chunks <= max_chunks:
         return np.arange(n_chunks)
