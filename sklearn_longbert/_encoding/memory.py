@@ -19,7 +19,7 @@ PASS_TOKENS = {"cpu": 2048, "other": 32768}
 GRAPH_TOKENS = {"cpu": 16384, "other": 65536}
 MEMORY_SHARE = 0.5  # of free memory, for graphs; the rest is for temporary tensors of a pass
 
-HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages
+HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages to clear
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
