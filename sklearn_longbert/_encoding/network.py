@@ -67,7 +67,7 @@ class LongBertNetwork(ChunkEncoder):
         self.attention = GatedAttention(size, self.dtype) if POOLINGS[pooling].scores else None
 
     def chunk_outputs(self, embeddings: Tensor) -> Tensor:
-        """Return the outputs of each chunk, which are then pooled, of shape (n_chunks, n_columns).
+        """Return the outputs of each chunk before pooling, of shape (n_chunks, n_columns).
 
         These are its logits and, with attention pooling, its score in the last column.
         """

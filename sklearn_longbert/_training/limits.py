@@ -1,4 +1,4 @@
-"""How many tokens a training step encodes at once, and of how many it keeps the graphs."""
+"""Limit the tokens that a training step encodes at once, and those whose graphs it keeps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,19 +28,19 @@ def training_limits(
     Parameters
     ----------
     network : LongBertNetwork
-        In training.
+        The network, in training mode.
     documents : ndarray of ChunkedDocument
     batch_size : int
-        Documents of a step.
+        Number of documents in a step.
     passes : Passes
     encode : callable
-        From a batch, and the numbers of some of its chunks, to their embeddings.
+        Maps a batch and the numbers of some of its chunks to the embeddings of these.
     """
     pass_limit = passes.max_tokens
     if passes.micro_batch_tokens != "auto" or network.frozen:
         return pass_limit, pass_limit
     counts = sorted((document.n_tokens for document in documents), reverse=True)
-    if sum(counts[:batch_size]) * 2 < pass_limit:  # with room for special tokens
+    if sum(counts[:batch_size]) * 2 < pass_limit:  # twice, to leave room for special tokens
         return pass_limit, pass_limit
     reserved = 3 * sum(  # gradients and AdamW's two moments
         weight.nbytes for weight in network.parameters() if weight.requires_grad
@@ -55,14 +55,14 @@ def _bytes_per_token(
     passes: Passes,
     encode: Callable[[ChunkBatch, NDArray[np.intp]], Tensor],
 ) -> float:
-    """Measure, once in a process, what the graph of one more of the longest chunks takes."""
+    """Measure, once per process, the graph of one more long chunk, in bytes per token."""
     number = chunks.plan(1, padded=False)[0]
     n_tokens = int(chunks.lengths[number[0]])
     kind = (network.configuration, network.dtype, passes.autocast, passes.device.type, n_tokens)
     if kind in BYTES_PER_TOKEN:
         return BYTES_PER_TOKEN[kind]
     try:
-        with own_random_state(0, passes.device):  # a pass may draw from it
+        with own_random_state(0, passes.device):  # a pass may draw random numbers
             one = graph_bytes(lambda: encode(chunks, number))
             two = graph_bytes(lambda: encode(chunks, np.repeat(number, 2)))
     except (RuntimeError, MemoryError) as error:

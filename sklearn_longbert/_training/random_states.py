@@ -1,4 +1,4 @@
-"""The states of torch's random generators, on the CPU and on the device that trains."""
+"""Save and restore torch's random generators, on the CPU and on the device that trains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-# of the CPU; numbers of devices and their states
+# state of the CPU; numbers of devices; states of devices
 RandomStates = tuple[Tensor, list[int], list[Tensor]]
 
 
@@ -17,14 +17,14 @@ def random_states(device: torch.device) -> RandomStates:
 
 
 def restore(states: RandomStates, device: torch.device) -> None:
-    """Set the generators to what :func:`random_states` returned."""
+    """Set the generators to the states that :func:`random_states` returned."""
     of_cpu, numbers, of_devices = states
     torch.set_rng_state(of_cpu)
     set_device_states(numbers, of_devices, device_type=device.type)
 
 
 def are_equal(states: RandomStates, others: RandomStates) -> bool:
-    """Whether nothing was drawn between the two."""
+    """Return whether nothing was drawn between the two states."""
     return all(map(torch.equal, [states[0], *states[2]], [others[0], *others[2]]))
 
 
@@ -35,7 +35,7 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         gpus = [torch.cuda.current_device() if device.index is None else device.index]
     with torch.random.fork_rng(devices=gpus):
-        # not torch.manual_seed, which seeds every device and would leave the others changed
+        # torch.manual_seed would seed every device, and leave the others changed
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             torch.cuda.default_generators[gpu].manual_seed(seed)

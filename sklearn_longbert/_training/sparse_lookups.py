@@ -1,4 +1,4 @@
-"""Tables of embeddings whose gradients are sparse while they are trained on a CPU."""
+"""Give tables of token embeddings sparse gradients while they are trained on a CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 @contextmanager
 def sparse_lookups(network: nn.Module) -> Iterator[None]:
-    """On a CPU, let a pass through a table of embeddings cost what it looks up.
+    """On a CPU, let passes compute gradients only for the rows of tables that they look up.
 
-    A dense gradient of it, as large as the vocabulary, would be filled with zeros and added in
-    every pass. Rows are added instead to one that is made dense at the first pass of a step.
+    Otherwise every pass would fill a dense gradient, as large as the vocabulary, with zeros and
+    add it. Instead, the first pass of a step makes its sparse gradient dense, and further passes
+    add rows to it.
     """
     tables = [
         layer
