@@ -1,4 +1,4 @@
-"""How classifier and regressor are fitted."""
+"""BaseLongBert, the fit of classifier and regressor."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -29,9 +29,9 @@ Validation = tuple[Inputs, NDArray[Any]]
 
 
 class BaseLongBert(FittedLongBert):
-    """Fit of both estimators, which add targets and outputs."""
+    """Base of both estimators with their fit; subclasses add targets and outputs."""
 
-    _check_targets: Callable[..., NDArray[Any]]  # what the subclasses add
+    _check_targets: Callable[..., NDArray[Any]]  # set by the subclasses
 
     # Checks
 
@@ -72,14 +72,14 @@ class BaseLongBert(FittedLongBert):
         validation: Validation | None,
         loss_weights: NDArray[np.float64] | None = None,
     ) -> Self:
-        """Train on checked inputs of which no weight is zero.
+        """Train on checked inputs, none of which has a weight of zero.
 
-        Held-out texts are scored with `weights`. The training loss takes `loss_weights`, of each
-        text or of each of its labels; `weights` if None.
+        Held-out texts are scored with `weights`. The training loss uses `loss_weights`, one for
+        each text or for each of its labels, or `weights` if they are None.
         """
         previous = self.net_ if self._is_warm() else None
         chunker = self._training_chunker(inputs)
-        if previous is None:  # a fit that fails leaves an unfitted estimator
+        if previous is None:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
         random_state = check_random_state(self.random_state)
         documents = self._chunk(inputs, chunker, "X")
@@ -102,18 +102,18 @@ class BaseLongBert(FittedLongBert):
         net = self._make_net(chunker, targets, random_state, held_out, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
-            """Return what a copy of this estimator predicts with, whatever becomes of this one."""
+            """Return the attributes of a fitted copy, which does not change with this estimator."""
             copy = type(self)(**self.get_params(deep=False))
             learned = {**self._learned(net, documents, report), **changed}
             copy._set_fitted(deepcopy(net), chunker, targets, deepcopy(random_state), **learned)
             return {name: getattr(copy, name) for name in FITTED}
 
-        # in training, the weights are those of the last epoch and not of the best
+        # During training, the weights are those of the last epoch and not of the best.
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
             net.train(training, self.max_epochs)
-        except BaseException:  # Ctrl-C, too: the traceback holds the net, and would its weights
+        except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
         net.drop_optimizer()
@@ -145,7 +145,7 @@ class BaseLongBert(FittedLongBert):
         try:
             net.train(training, 1)
         except BaseException as error:
-            # what diverged would predict NaN, and so would every further training
+            # Diverged weights would predict NaN, and so would all weights trained from them.
             if isinstance(error, DivergedError) or is_first:
                 self._forget_fit()
                 net.release()
@@ -155,9 +155,9 @@ class BaseLongBert(FittedLongBert):
         return self
 
     def _training_chunker(self, inputs: Inputs) -> TextChunker:
-        """Return a fitted chunker: where fit goes on from the last one the old one, if it may."""
+        """Return a fitted chunker: the old one if fit goes on with the same settings."""
         chunker = self._chunker_for(inputs)
-        # the old one, because what was unpickled goes on where the folder does not exist
+        # the old one, because an unpickled estimator may lack the folder to load a new one
         if self._is_warm() and chunker.get_params() == self.chunker_.get_params():
             return self.chunker_
         return chunker.fit()
@@ -187,6 +187,6 @@ def _dataset(
     y: NDArray[Any],
     weights: NDArray[np.float64],
 ) -> DocumentDataset:
-    """Return documents with targets, and weights scaled to mean 1: a batch's loss is a mean."""
+    """Return documents with targets, and weights scaled to mean 1, as a batch's loss is a mean."""
     scaled = torch.from_numpy(weights / weights.mean())
     return DocumentDataset(documents, targets.to_tensor(y), scaled)

@@ -1,4 +1,4 @@
-"""The parameters that both estimators have, and the nets that they stand for."""
+"""LongBertParameters, the parameters of both estimators and the nets that they define."""
 
 import sys
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from sklearn_longbert._training.net import LongBertNet
 
 
 class LongBertParameters(TextReader):
-    """Parameters of both estimators, and the nets that these make of them."""
+    """Base of both estimators: their parameters, and the nets that these define."""
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
@@ -129,11 +129,11 @@ class LongBertParameters(TextReader):
 
     @property
     def device_(self) -> str:
-        """Where the network is."""
+        """Device of the network."""
         return str(self.net_.device)
 
     def _is_warm(self) -> bool:
-        """Whether fit goes on from the weights of the last fit."""
+        """Return whether fit goes on from the weights of the last fit."""
         return self.warm_start and hasattr(self, "net_")
 
     def _make_net(
@@ -148,7 +148,7 @@ class LongBertParameters(TextReader):
     ) -> LongBertNet:
         """Return a net that makes its network when it starts or trains.
 
-        Where `anywhere` is set and the device is missing, it is on the one that "auto" is.
+        If `anywhere` is set and the device is missing, the net is on the device of "auto".
         """
         self._check_token_pooling(chunker)
         choose_device = available_device if anywhere else select_device
@@ -173,7 +173,7 @@ class LongBertParameters(TextReader):
         )
 
     def _training_settings(self) -> dict[str, Any]:
-        """Return what a net in training takes over from the parameters at any time."""
+        """Return the settings of a net that may change from one training to the next."""
         return {
             "lr": float(self.learning_rate),
             "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
@@ -187,7 +187,7 @@ class LongBertParameters(TextReader):
     def _network_factory(
         self, n_outputs: int, previous: LongBertNet | None
     ) -> Callable[[], LongBertNetwork]:
-        """Return a function, because skorch would train a network itself on and on."""
+        """Return a function that makes a network: skorch would train a given network itself."""
         dropouts = (self.dropout, self.attention_dropout)
         settings: dict[str, Any] = {
             "pooling": self.pooling,
@@ -203,7 +203,7 @@ class LongBertParameters(TextReader):
                     f"but the parameters are now model_name={self.model_name!r}, "
                     f"revision={self.revision!r}: set warm_start=False."
                 )
-            state = network_state(previous.module_)  # which may go on to predict
+            state = network_state(previous.module_)  # the previous net may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
         def make_network() -> LongBertNetwork:
@@ -218,5 +218,5 @@ class LongBertParameters(TextReader):
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:
-    """Draw a seed that every library takes."""
+    """Draw a seed that every library accepts."""
     return int(random_state.randint(np.iinfo(np.int32).max))
