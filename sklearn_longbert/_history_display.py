@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
 
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # of Okabe and Ito, for the colour-blind
+TRAINING, VALIDATION = "#0072B2", "#D55E00"  # colours of Okabe and Ito, for the colour-blind
 
 
 class HistoryDisplay:

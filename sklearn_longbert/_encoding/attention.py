@@ -185,7 +185,7 @@ def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float) -> T
 def _attend_and_drop(
     tokens: Tokens, chunks: PackedChunks, scaling: float, dropout: float
 ) -> Tensor:
-    """Attend with explicit attention weights, which fused kernels do not give out for dropout."""
+    """Attend with dropout of the attention weights, which the fused kernels never hold."""
     assert chunks.randomness.keys is not None
     keys = chunks.randomness.keys[0].split(chunks.lengths)
     layer = chunks.randomness.next_layer()

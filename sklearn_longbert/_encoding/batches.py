@@ -1,4 +1,4 @@
-"""From chunked documents to the micro-batches that the encoder encodes.
+"""Turn chunked documents into the micro-batches that the encoder encodes.
 
 The same code serves training, prediction, explanation and embedding. Chunks are sorted by length,
 so that those of a micro-batch are about equally long. Token ids are copied only when a micro-batch

@@ -17,7 +17,7 @@ PROCESS_CGROUPS = Path("/proc/self/cgroup")
 # texts a part of their second pass, at the cost of gigabytes.
 PASS_TOKENS = {"cpu": 2048, "other": 32768}
 GRAPH_TOKENS = {"cpu": 16384, "other": 65536}
-MEMORY_SHARE = 0.5  # of free memory, for graphs; the rest is for temporary tensors of a pass
+MEMORY_SHARE = 0.5  # share of free memory for graphs; the rest is for temporary tensors
 
 HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages to clear
 

@@ -128,5 +128,5 @@ def network_from_state(
     attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
     known = {name: value for name, value in weights.items() if name in wanted}
     network.load_state_dict({**attention, **known}, assign=True)
-    network.shares_memory = True  # with a file, or with the network that the state was taken from
+    network.shares_memory = True  # by a file, or by the network that the state was taken from
     return network

@@ -93,6 +93,7 @@ class DocumentExplanation:
         Parameters
         ----------
         label : object, default=None
+            A label among `classes`, or None.
 
         Returns
         -------

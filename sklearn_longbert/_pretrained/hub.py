@@ -126,7 +126,7 @@ def _packaged_folder() -> Path | None:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, size: int, modified: int) -> str:
-    """Hash a file, again only after its size or time of change has changed."""
+    """Return the hash of a file, computed again only if its size or time of change differs."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -87,7 +87,7 @@ class Saved:
     network : LongBertNetwork
         On the CPU.
     chunker : TextChunker
-        Fitted.
+        The fitted chunker.
     """
 
     folder: Path
@@ -179,7 +179,7 @@ def save(
         Folder that does not exist, is empty, or was saved before and is replaced.
     network : LongBertNetwork
     chunker : TextChunker
-        Fitted.
+        The fitted chunker.
     targets : Targets
     **sections : dict
         `estimator`, `parameters` and `fitted`, as in :class:`Saved`.

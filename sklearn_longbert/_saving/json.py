@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects of the other types, StringDType
+ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects that to_json takes, StringDType
 
 
 def to_json(value: Any) -> Any:

@@ -241,7 +241,7 @@ def _raise_missing(value: Any, index: int, name: str) -> NoReturn:
 
 
 def _as_floats(values: NDArray[Any], name: str, cure: str) -> NDArray[np.float64]:
-    """Return finite numbers as float64, or raise ValueError with the row of what is none."""
+    """Return finite numbers as float64, or raise ValueError with the row of another value."""
     if values.dtype.kind in "mM":
         raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
     if values.dtype.kind not in "biuf":

@@ -36,7 +36,7 @@ ClassWeight = dict[Any, float] | str | None
 
 
 class Targets(ABC):
-    """One kind of target, with what a fit has learned of it.
+    """One kind of target, with the values that a fit has learned of it.
 
     Attributes
     ----------

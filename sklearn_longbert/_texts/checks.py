@@ -20,7 +20,10 @@ _short.maxstring = _short.maxother = 80
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether `value` is None, NaN, pd.NA, pd.NaT, or a null of NumPy, PyArrow or a mask."""
+    """Return whether `value` is missing.
+
+    Missing are None, NaN, pd.NA, pd.NaT, and the nulls of NumPy, PyArrow and masked arrays.
+    """
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, Decimal):  # a signalling NaN cannot be compared

@@ -97,7 +97,7 @@ class ChunkLayout:
         return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
 
     def bounds(self, n_tokens: int, full: bool) -> NDArray[np.intp]:
-        """Return first token and end of each chunk, of shape (n_chunks, 2), before `max_chunks`.
+        """Return first token and end of each chunk, (n_chunks, 2), before `max_chunks` applies.
 
         If `full`, all chunks but the last have `body_size` tokens. Otherwise the lengths of the
         chunks differ by at most one token. The number of chunks is the same either way.

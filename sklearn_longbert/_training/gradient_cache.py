@@ -44,7 +44,7 @@ class _Pass(NamedTuple):
     """Results of a micro-batch in the first pass."""
 
     numbers: Numbers
-    output: Tensor  # with a graph if `replay` is false
+    output: Tensor  # has a graph if `replay` is false
     replay: bool
     random_states: RandomStates | None  # if the encoder drew from torch's generators
 
