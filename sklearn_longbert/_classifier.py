@@ -22,8 +22,8 @@ from sklearn_longbert._targets.targets import ClassTargets, targets_of_labels, t
 class LongBertClassifier(ClassifierMixin, BaseLongBert):
     """Classify texts of any length with a pretrained encoder.
 
-    A text is cut into chunks that the encoder can encode, each chunk gets logits, and these
-    are pooled into the logits of the text. Training computes one cross-entropy per text from
+    A text is cut into chunks that the encoder can encode at once. Each chunk gets logits, and
+    these are pooled into the logits of the text. Training computes one cross-entropy per text from
     its pooled logits, and back-propagates through all its chunks [1]_. Nothing is truncated
     unless `max_chunks` is given. If `y` is an indicator matrix of zeros and ones, with one
     column per label, texts may have several labels or none. The loss is then the mean of the
@@ -36,7 +36,8 @@ class LongBertClassifier(ClassifierMixin, BaseLongBert):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The sorted labels, or the numbers of the columns if `y` is an indicator matrix.
+        The sorted labels. If `y` is an indicator matrix, the numbers of its columns, or the names
+        that `partial_fit` was given for them.
     {attributes}
 
     See Also

@@ -213,7 +213,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         state = dict(super().__getstate__())
         if "encoder_" in state:
             state["device_name"] = self.device_
-            token_pooling = self.encoder_.token_pooling  # fit has used this one; the parameter may be new
+            token_pooling = self.encoder_.token_pooling  # from fit; the parameter may be new
             state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
         return state
 
