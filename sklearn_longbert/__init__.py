@@ -1,4 +1,4 @@
-"""Classify and regress texts that are longer than the encoder can read.
+"""Classify and regress texts that are longer than the encoder can encode at once.
 
 Importing this package is cheap: torch and transformers are imported with the first public
 name that is used.

@@ -1,4 +1,4 @@
-"""What both estimators share: parameters, fit and predict."""
+"""BaseLongBert, what both estimators share: parameters, fit and prediction."""
 
 import sys
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from sklearn_longbert._training.callbacks import (
 from sklearn_longbert._training.net import DivergedError, LongBertNet
 
 Validation = tuple[Inputs, NDArray[Any]]
-FITTED = (  # all that a fit sets; `classes_` and `device_` follow from it
+FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow from them
     "net_",
     "chunker_",
     "history_",
@@ -55,7 +55,7 @@ FITTED = (  # all that a fit sets; `classes_` and `device_` follow from it
 
 
 class BaseLongBert(TextReader):
-    """Parameters, fit and prediction of both estimators, which add targets and outputs."""
+    """Base of both estimators with their parameters, their fit and their prediction."""
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
@@ -149,11 +149,11 @@ class BaseLongBert(TextReader):
         self.random_state = random_state
         self.verbose = verbose
 
-    _check_targets: Callable[..., NDArray[Any]]  # what the subclasses add
+    _check_targets: Callable[..., NDArray[Any]]  # set by the subclasses
 
     @property
     def device_(self) -> str:
-        """Where the network is."""
+        """Device of the network."""
         return str(self.net_.device)
 
     def _check_fit(
@@ -184,7 +184,7 @@ class BaseLongBert(TextReader):
         return self._check_pair(X_val, y_val, "X_val", "y_val")
 
     def _is_warm(self) -> bool:
-        """Whether fit goes on from the weights of the last fit."""
+        """Return whether fit goes on from the weights of the last fit."""
         return self.warm_start and hasattr(self, "net_")
 
     def _fit(
@@ -197,13 +197,13 @@ class BaseLongBert(TextReader):
         validation: Validation | None,
         loss_weights: NDArray[np.float64] | None = None,
     ) -> Self:
-        """Train on checked inputs of which no weight is zero.
+        """Train on checked inputs, none of which has a weight of zero.
 
-        Held-out texts are scored with `weights`. The training loss takes `loss_weights`, of each
-        text or of each of its labels; `weights` if None.
+        Held-out texts are scored with `weights`. The training loss uses `loss_weights`, one for
+        each text or for each of its labels, or `weights` if they are None.
         """
         previous = self.net_ if self._is_warm() else None
-        if previous is None:  # a fit that fails leaves an unfitted estimator
+        if previous is None:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(inputs)
@@ -218,18 +218,18 @@ class BaseLongBert(TextReader):
         net = self._make_net(chunker, targets, random_state, held_out, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
-            """Return what a copy of this estimator predicts with, whatever becomes of this one."""
+            """Return the attributes of a fitted copy, which does not change with this estimator."""
             copy = type(self)(**self.get_params(deep=False))
             learned = {**self._learned(net, documents), **changed}
             copy._set_fitted(deepcopy(net), chunker, targets, deepcopy(random_state), learned)
             return {name: getattr(copy, name) for name in FITTED}
 
-        # in training, the weights are those of the last epoch and not of the best
+        # During training, the weights are those of the last epoch and not of the best.
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
             net.train(training, self.max_epochs)
-        except BaseException:  # Ctrl-C, too: the traceback holds the net, and would its weights
+        except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
         net.drop_optimizer()
@@ -287,7 +287,7 @@ class BaseLongBert(TextReader):
         try:
             net.train(training, 1)
         except BaseException as error:
-            # what diverged would predict NaN, and so would every further training
+            # Diverged weights would predict NaN, and so would all weights trained from them.
             if isinstance(error, DivergedError) or is_first:
                 self._forget_fit()
                 net.release()
@@ -296,9 +296,9 @@ class BaseLongBert(TextReader):
         return self._set_fitted(net, chunker, targets, random_state, learned)
 
     def _training_chunker(self, inputs: Inputs) -> TextChunker:
-        """Return a fitted chunker: where fit goes on from the last one the old one, if it may."""
+        """Return a fitted chunker: the old one if fit goes on with the same settings."""
         chunker = self._chunker_for(inputs)
-        # the old one, because what was unpickled goes on where the folder does not exist
+        # the old one, because an unpickled estimator may lack the folder to load a new one
         if self._is_warm() and chunker.get_params() == self.chunker_.get_params():
             return self.chunker_
         return chunker.fit()
@@ -315,7 +315,7 @@ class BaseLongBert(TextReader):
     ) -> LongBertNet:
         """Return a net that makes its network when it starts or trains.
 
-        Where `anywhere` is set and the device is missing, it is on the one that "auto" is.
+        If `anywhere` is set and the device is missing, the net is on the device of "auto".
         """
         self._check_token_pooling(chunker)
         choose_device = available_device if anywhere else select_device
@@ -340,7 +340,7 @@ class BaseLongBert(TextReader):
         )
 
     def _training_settings(self) -> dict[str, Any]:
-        """Return what a net in training takes over from the parameters at any time."""
+        """Return the settings of a net that may change from one training to the next."""
         return {
             "lr": float(self.learning_rate),
             "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
@@ -354,7 +354,7 @@ class BaseLongBert(TextReader):
     def _network_factory(
         self, n_outputs: int, previous: LongBertNet | None
     ) -> Callable[[], LongBertNetwork]:
-        """Return a function, because skorch would train a network itself on and on."""
+        """Return a function that makes a network: skorch would train a given network itself."""
         dropouts = (self.dropout, self.attention_dropout)
         settings: dict[str, Any] = {
             "pooling": self.pooling,
@@ -370,7 +370,7 @@ class BaseLongBert(TextReader):
                     f"but the parameters are now model_name={self.model_name!r}, "
                     f"revision={self.revision!r}: set warm_start=False."
                 )
-            state = network_state(previous.module_)  # which may go on to predict
+            state = network_state(previous.module_)  # the previous net may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
         def make_network() -> LongBertNetwork:
@@ -404,7 +404,7 @@ class BaseLongBert(TextReader):
         random_state: np.random.RandomState,
         learned: dict[str, Any],
     ) -> Self:
-        """Set every fitted attribute: the one place that does."""
+        """Set every fitted attribute. No other method sets any."""
         self.net_, self.chunker_, self._targets = net, chunker, targets
         self.history_, self.best_epoch_ = learned["history"], learned["best_epoch"]
         self.n_iter_, self.n_chunks_ = len(self.history_), learned["n_chunks"]
@@ -430,9 +430,9 @@ class BaseLongBert(TextReader):
         return logits
 
     def _set_micro_batches(self) -> None:
-        """Let the net go by the parameter, which may be lowered without another fit."""
+        """Set `micro_batch_tokens` of the net, which may be changed without another fit."""
         name, value = "micro_batch_tokens", self.micro_batch_tokens
-        validate_parameter_constraints(  # no fit has checked it
+        validate_parameter_constraints(  # no fit has checked its new value
             {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
         )
         self.net_.micro_batch_tokens = value

@@ -1,6 +1,6 @@
-"""The module that pickles of version 0.1.0.dev0 name for a TextChunker and its documents.
+"""Refuse pickles of version 0.1.0.dev0, which name this module for TextChunker and documents.
 
-Such a pickle is refused here with its cure, which a missing module would not tell.
+The error says what to do about it, which the error of a missing module would not say.
 """
 
 from sklearn_longbert._provenance import refusal_of_pickle

@@ -1,4 +1,4 @@
-"""LongBertClassifier: labels in, labels and probabilities out."""
+"""LongBertClassifier, which predicts labels and their probabilities."""
 
 from os import PathLike
 from typing import Any, Self
@@ -22,11 +22,11 @@ from sklearn_longbert._targets.targets import ClassTargets, targets_of_labels, t
 class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     """Classify texts of any length with a pretrained encoder.
 
-    A text is cut into chunks that the encoder can read, each chunk gets logits, and these
-    are pooled into the logits of the text. Training computes one cross-entropy a text from
+    A text is cut into chunks that the encoder can encode at once. Each chunk gets logits, and
+    these are pooled into the logits of the text. Training computes one cross-entropy per text from
     its pooled logits, and back-propagates through all its chunks [1]_. Nothing is truncated
-    unless `max_chunks` is given. Where `y` is an indicator matrix, of zeros and ones and with
-    a column a label, texts may have several labels or none: the loss is the mean of the
+    unless `max_chunks` is given. If `y` is an indicator matrix of zeros and ones, with one
+    column per label, texts may have several labels or none. The loss is then the mean of the
     labels' binary cross-entropies.
 
     Parameters
@@ -36,13 +36,14 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted; the numbers of the columns where `y` is an indicator matrix.
+        The sorted labels. If `y` is an indicator matrix, the numbers of its columns, or the names
+        that `partial_fit` was given for them.
     {attributes}
 
     See Also
     --------
     LongBertRegressor : The same for numeric targets.
-    TextChunker : The first step alone, to be cached in a pipeline.
+    TextChunker : The first step alone, which a pipeline can cache.
 
     References
     ----------
@@ -153,13 +154,13 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            what TextChunker makes of them.
+            documents that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels of at least two classes; or zeros and ones, with a column a label.
+            Labels of at least two classes, or zeros and ones with one column per label.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
-            Texts and labels that are scored after each epoch; early stopping goes by them.
+            Texts and labels that are scored after each epoch. Early stopping uses this score.
 
         Returns
         -------
@@ -171,7 +172,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             If texts, labels or parameters are not as described, the encoder cannot be
             loaded, or training diverges.
         TypeError
-            If `X` is no array-like of str.
+            If `X` is not an array-like of str.
         OSError
             If the Hub is needed and cannot be reached.
         """
@@ -200,20 +201,20 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     ) -> Self:
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
-        It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
-        and the network, `freeze_encoder`, `dropout`, the device and the precision are those of
-        the first call. A pickle does not keep AdamW's running averages, so that training goes on
-        from it with new ones.
+        It goes on from the weights of the last `partial_fit` or `fit`. Some settings stay those of
+        the first call: those that shape the chunks and the network, `freeze_encoder`, `dropout`,
+        the device and the precision. A pickle does not keep AdamW's running averages, so training
+        goes on from it with new ones.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,)
             Texts, as in :meth:`fit`.
         y : array-like of shape (n_samples,)
-            Labels, all of them in `classes`; or zeros and ones, with a column a label.
+            Labels, all of them in `classes`, or zeros and ones with one column per label.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call only. For an indicator
-            matrix not at all: there it names the columns, in their order.
+            All labels that will ever come. It is needed in the first call only. For an indicator
+            matrix it is never needed, and names the columns in their order.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss, relative to the others of this call.
 
@@ -224,8 +225,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Raises
         ------
         ValueError
-            As :meth:`fit`; and if `classes` is missing in the first call or differs from
-            it later, `early_stopping` is set, or `class_weight` is "balanced".
+            In the cases of :meth:`fit`; also if `classes` is missing in the first call or
+            differs from it later, if `early_stopping` is set, or if `class_weight` is "balanced".
         """
         inputs, labels, weights = self._check_fit(X, y, sample_weight)
         if self.class_weight == "balanced":
@@ -254,13 +255,13 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            As fit was given them; where that was an indicator matrix, 1 where the probability
-            exceeds one half.
+            Labels as fit was given them. If that was an indicator matrix, they are 1 where the
+            probability exceeds one half.
         """
         logits = self._predict_logits(X)
         return self._targets.predictions(logits)
@@ -271,13 +272,13 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes), dtype float32
-            In the order of `classes_`. Where texts have several labels, each has a
-            probability of its own, and rows do not sum to 1.
+            Probabilities in the order of `classes_`. If texts may have several labels, each
+            label has a probability of its own, and rows do not sum to 1.
         """
         logits = self._predict_logits(X)
         return self._targets.probabilities(logits)
@@ -288,12 +289,12 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes), dtype float32
-            Finite also where the probability rounds to 0.
+            Logarithms, which are finite even where the probability rounds to 0.
         """
         logits = self._predict_logits(X)
         return self._targets.log_probabilities(logits)
@@ -304,13 +305,14 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         logits : ndarray of shape (n_samples, n_classes) or (n_samples,), dtype float32
-            With two classes, one a text, the logit of the second less that of the first, so that a
-            positive value means ``classes_[1]``.
+            Logits in the order of `classes_`. If each text has one of two classes, they are the
+            logit of the second class less that of the first: a positive value means
+            ``classes_[1]``.
         """
         logits = self._predict_logits(X)
         return self._targets.decisions(logits)

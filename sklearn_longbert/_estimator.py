@@ -1,4 +1,4 @@
-"""What both estimators do when they are fitted: report, explain, save and load."""
+"""LongBertEstimator, the methods of fitted estimators: report, explain, save and load."""
 
 from functools import partial
 from numbers import Integral
@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import (
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
@@ -31,28 +27,27 @@ from sklearn_longbert._saving.checkpoint import (
 )
 from sklearn_longbert._saving.estimator import LOOKUPS, Saved, load, save
 from sklearn_longbert._texts.documents import chunk_report
-from sklearn_longbert._training.callbacks import (
-    check_callbacks,
-)
+from sklearn_longbert._training.callbacks import check_callbacks
 
 
 class LongBertEstimator(BaseLongBert):
-    """Report, explanation, saving and loading of both estimators."""
+    """Both estimators with all but their targets and outputs."""
 
     def chunk_report(self, X: ArrayLike) -> dict[str, Any]:
-        """Tell how long texts are, and how much of them a prediction reads.
+        """Report how long texts are, and how much of them is kept for a prediction.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         report : dict
-            `n_texts`; `n_long_texts`, of more than one chunk; `chunks_per_text`, a dict of the
-            quantiles min, median, 90 % and max; `n_tokens`, special ones not counted;
-            `n_cut_texts`, that `max_chunks` cuts; `n_skipped_tokens`, that no chunk reads.
+            Numbers of texts and tokens: `n_texts`; `n_long_texts`, those of more than one chunk;
+            `chunks_per_text`, a dict of the quantiles min, median, 90 % and max; `n_tokens`,
+            special tokens not counted; `n_cut_texts`, the texts that `max_chunks` cuts;
+            `n_skipped_tokens`, the tokens that are in no kept chunk.
 
         Raises
         ------
@@ -76,38 +71,38 @@ class LongBertEstimator(BaseLongBert):
     def explain(
         self, X: ArrayLike, *, level: str = "chunk", max_sentences: int | None = None
     ) -> list[DocumentExplanation]:
-        """Tell which passages of each text decided, and by how much.
+        """Explain which passages of each text decided, and by how much.
 
-        At the level of chunks it costs one prediction and is exact: contributions add up to the
-        text's logits. With `pooling` "mean" and "attention" a chunk contributes its own logits
-        times its weight; with "max" the chunk with the largest logit of a class contributes all
-        of it; with "logsumexp" the text's logit is divided in the shares of the softmax over the
-        chunks. Passages do not overlap: of tokens that two chunks read the first half belongs to
-        the earlier one. Where a class is recognised by what is missing, as one of two may be under
-        "max", no passage speaks for it; with a column of zeros and ones for each class as `y`,
-        each needs a passage of its own.
+        At the level of chunks an explanation costs one prediction and is exact: contributions add
+        up to the text's logits. With `pooling` "mean" and "attention", a chunk contributes its own
+        logits times its weight. With "max", the chunk with the largest logit of a class
+        contributes all of it. With "logsumexp", the text's logit is divided among the chunks by
+        the softmax of their logits. Passages do not overlap: the first half of the tokens that two
+        chunks share belongs to the earlier one. If a class is recognised by what is missing, as
+        one of two classes may be under "max", no passage speaks for it. If `y` has a column of
+        zeros and ones for each class, each class needs a passage of its own.
 
-        At the level of sentences, each is left out in turn, the chunks that hold a part of it are
-        encoded again without it, and its contribution is by how much the text's logits fall. Under
-        "mean" that depends on these chunks alone. Other than with masked sampling (Stremmel et
-        al., 2022, https://arxiv.org/abs/2203.11201), which leaves out many random spans at once
-        and averages, each sentence is judged with all others in place. A sentence ends at
-        ``.``, ``!``, ``?`` or ``…`` before white space, at ``。！？`` and at a line break.
+        At the level of sentences, each sentence is left out in turn. The chunks that hold a part
+        of it are encoded again without it, and its contribution is by how much the text's logits
+        fall. Under "mean" the contribution depends on these chunks alone. Masked sampling
+        (Stremmel et al., 2022, https://arxiv.org/abs/2203.11201) leaves out many random spans at
+        once and averages; here each sentence is judged with all others in place. A sentence ends
+        at ``.``, ``!``, ``?`` or ``…`` before white space, at ``。！？`` and at a line break.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts themselves, not what TextChunker makes of them.
+            The texts themselves, not documents that TextChunker made of them.
         level : {"chunk", "sentence"}, default="chunk"
-            What a passage is.
+            Kind of the passages.
         max_sentences : int, default=None
-            Of each text, at most so many sentences are left out in turn and shown: those of the
-            chunks that contribute most to the class with the largest logit. None are all.
+            Most sentences of each text that are left out in turn and shown: those of the chunks
+            that contribute most to the class with the largest logit. None is all sentences.
 
         Returns
         -------
         explanations : list of DocumentExplanation
-            One a text.
+            One explanation per text.
 
         Raises
         ------
@@ -149,16 +144,16 @@ class LongBertEstimator(BaseLongBert):
         """Save the fitted estimator as a folder that :meth:`from_pretrained` reads.
 
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
-        read; transformers' AutoModel opens the encoder in it. It is written beside its place, as
-        ``.<name>.<random>.partial``, and renamed: whatever happens, what was saved there before
-        stays readable until the new one is complete. Not kept are `callbacks`, metadata requests
-        and the optimizer.
+        read. transformers' AutoModel opens the encoder in it. The folder is written beside its
+        place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
+        was there before stays readable until the new one is complete. `callbacks`, metadata
+        requests and the optimizer are not saved.
 
         Parameters
         ----------
         folder : str or path-like
-            Its parents are made where they are missing. If it exists, it must be empty or hold
-            nothing but what was saved there before, which is replaced.
+            Folder to save in. Missing parent folders are made. If it exists, it must be empty or
+            hold only an estimator that was saved before, which is replaced.
 
         Raises
         ------
@@ -179,7 +174,7 @@ class LongBertEstimator(BaseLongBert):
                 UserWarning,
                 stacklevel=2,
             )
-        # another one is the parameter's own, or NumPy's global one
+        # without an int, the state is the parameter's own or NumPy's global one
         keeps_random_state = isinstance(self.random_state, Integral)
         save(
             folder,
@@ -202,8 +197,8 @@ class LongBertEstimator(BaseLongBert):
     def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
         """Return a fitted estimator: a saved one, or somebody else's fine-tuned checkpoint.
 
-        What :meth:`save_pretrained` has saved predicts as it did, and is trained further in the
-        same ways. Nothing in the folder is run, and every file is compared with its checksum.
+        An estimator saved by :meth:`save_pretrained` predicts as before, and is trained further in
+        the same ways. Nothing in the folder is run, and every file is compared with its checksum.
 
         A checkpoint that was fine-tuned for sequence classification of short texts is applied to
         each chunk, and the logits are pooled, without training. Further training, by
@@ -216,22 +211,22 @@ class LongBertEstimator(BaseLongBert):
             transformers' AutoModelForSequenceClassification loads, of BERT, RoBERTa, XLM-RoBERTa,
             CamemBERT, MPNet, DistilBERT, ELECTRA, ALBERT or DeBERTa-v2 and -v3.
         **parameters : dict
-            Of the estimator. Of a saved one, those that replace the saved parameters, such as
-            `device`; what shapes the chunks and the network must stay what it was, and `revision`
-            and `local_files_only` say how the Hub is asked for the folder. Of a checkpoint,
-            `token_pooling` is "cls", which these heads read.
+            Parameters of the estimator. For a saved estimator they replace the saved ones, such
+            as `device`. Those that shape the chunks and the network must keep their values.
+            `revision` and `local_files_only` say how the Hub is asked for the folder. For a
+            checkpoint, `token_pooling` is "cls", because these heads take the first token.
 
         Returns
         -------
         estimator : LongBertClassifier or LongBertRegressor
-            The saved one, on the CPU where the device it was on is missing; or one with the
-            checkpoint's labels, or numbers in its own unit.
+            The saved estimator, on the device of "auto" if its own device is missing; or an
+            estimator of the checkpoint's labels, or of numbers in the checkpoint's own unit.
 
         Raises
         ------
         ValueError
-            If it holds neither, one for another kind of target, a saved estimator that is damaged
-            or of another format, or a parameter is not as described.
+            If the folder holds neither, or one for another kind of target; if a saved estimator
+            is damaged or of another format; or if a parameter is not as described.
         OSError
             If the Hub is needed and cannot be reached.
 
@@ -271,7 +266,7 @@ class LongBertEstimator(BaseLongBert):
         net = estimator._make_net(
             saved.chunker,
             saved.targets,
-            np.random.RandomState(0),  # whose seed nobody asks for
+            np.random.RandomState(0),  # its seed has no effect here
             anywhere="device" not in new,
             warmup_fraction=None,
         )

@@ -1,7 +1,7 @@
-"""What a fit tells the callbacks of scikit-learn: its tasks, their order and their ends.
+"""Report the tasks of a fit, their order and their ends to the callbacks of scikit-learn.
 
-A fit is one task; that of an estimator with epochs has one subtask each, and these one a batch.
-Before scikit-learn 1.9, which brought callbacks, nothing is told.
+A fit is one task. If the estimator has epochs, each epoch is a subtask of it, and each batch is a
+subtask of its epoch. Before scikit-learn 1.9, which introduced callbacks, nothing is reported.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ try:
 except ImportError:  # scikit-learn 1.8
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for scikit-learn's, without callbacks."""
+        """Stand-in for scikit-learn's class, without callbacks."""
 
 
 class FitTask:
-    """A fit, or a part of it, that begins when it is made.
+    """A fit, or a part of it. The task begins when this object is made.
 
     Parameters
     ----------
     estimator : CallbackSupportMixin
-        Which is fitted.
+        The estimator that is fitted.
     context : CallbackContext or None
-        Of scikit-learn; None before 1.9.
+        Context of scikit-learn; None before 1.9.
     **data : dict
-        What the callbacks are given if they ask for it: `X`, `y`, `metadata`.
+        Data that callbacks get if they ask for it: `X`, `y`, `metadata`.
     """
 
     def __init__(self, estimator: Any, context: Any, **data: Any) -> None:
@@ -39,27 +39,27 @@ class FitTask:
     def of(
         cls, estimator: Any, X: Any, y: Any = None, sample_weight: Any = None, n_subtasks: int = 0
     ) -> Self:
-        """Begin the fit of an estimator; called once in it."""
+        """Begin the fit of an estimator, once per fit."""
         begin = getattr(estimator, "_init_callback_context", None)
         context = None if begin is None else begin(max_subtasks=n_subtasks)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         return cls(estimator, context, X=X, y=y, metadata=metadata)
 
     def subtask(self, name: str, n_subtasks: int = 0) -> Self:
-        """Begin a part of it."""
+        """Begin a part of this task."""
         context = self.context
         if context is not None:
             context = context.subcontext(task_name=name, max_subtasks=n_subtasks)
         return type(self)(self.estimator, context, **self.data)
 
     def end(self, fitted: Callable[[], dict[str, Any]] | None = None) -> bool:
-        """Tell that it has ended; return whether a callback asks to stop.
+        """Report the end of this task, and return whether a callback asks to stop.
 
         Parameters
         ----------
         fitted : callable, default=None
-            Returns the attributes with which a copy of the estimator predicts; called if a
-            callback asks for that copy.
+            Returns the attributes with which a copy of the estimator predicts. It is
+            called if a callback asks for that copy.
         """
         if self.context is None:
             return False

@@ -1,4 +1,4 @@
-"""HistoryDisplay: how training went, as a picture."""
+"""HistoryDisplay, a picture of how training went."""
 
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
 
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # of Okabe and Ito, which the colour-blind tell apart
+TRAINING, VALIDATION = "#0072B2", "#D55E00"  # colours of Okabe and Ito, for the colour-blind
 
 
 class HistoryDisplay:
@@ -19,25 +19,26 @@ class HistoryDisplay:
     Parameters
     ----------
     history : list of dict
-        What an estimator has in ``history_``.
+        The ``history_`` of an estimator.
     best_epoch : int, default=None
-        The epoch, counted from 1, whose weights are kept; marked where there is a validation
+        The epoch, counted from 1, whose weights are kept. It is marked if there is a validation
         score.
     score_name : str, default="score"
-        Of the validation score.
+        Name of the validation score.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One above the other: losses; the validation score, if there is one; the learning rate.
+        Axes one above the other: losses; the validation score, if there is one; the learning rate.
     figure_ : matplotlib Figure
-        That holds them.
+        Figure of these axes.
     lines_ : dict of str to matplotlib Line2D
-        `train_loss`, `valid_loss`, `valid_score`, `learning_rate`, as far as they are in `history`.
+        Lines of `train_loss`, `valid_loss`, `valid_score` and `learning_rate`, as far as they are
+        in `history`.
 
     See Also
     --------
-    PassageDisplay : Which passages of a text decided.
+    PassageDisplay : Show which passages of a text decided.
 
     Examples
     --------
@@ -69,9 +70,9 @@ class HistoryDisplay:
         Parameters
         ----------
         estimator : LongBertClassifier or LongBertRegressor
-            Fitted.
+            A fitted estimator.
         axes : array-like of matplotlib Axes, default=None
-            Where; a new figure if None.
+            Axes to draw in; a new figure if None.
 
         Returns
         -------
@@ -103,12 +104,12 @@ class HistoryDisplay:
         Parameters
         ----------
         axes : array-like of matplotlib Axes, default=None
-            Where, two, or three with a validation score; a new figure if None.
+            Axes to draw in: two, or three with a validation score; a new figure if None.
 
         Returns
         -------
         display : HistoryDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
@@ -157,7 +158,7 @@ class HistoryDisplay:
         return self
 
     def _line(self, ax: Any, name: str, color: str, label: str) -> None:
-        """Draw what the epochs say of it; a part of them may lack a validation score."""
+        """Draw a value over the epochs that have it; some may lack a validation score."""
         points = [(row["epoch"], row[name]) for row in self.history if name in row]
         if points:
             epochs, values = zip(*points, strict=True)

@@ -1,4 +1,4 @@
-"""Which versions an estimator was pickled or saved with."""
+"""Record the versions that an estimator was pickled or saved with, and compare them."""
 
 from importlib.metadata import version
 from typing import Any
@@ -30,7 +30,7 @@ def warn_of_another_version(name: str, original: str) -> None:
 
 
 def refusal_of_pickle(version: str) -> ImportError:
-    """Return the error for a pickle that a version with other modules has made."""
+    """Return the error for a pickle made by a version with other modules."""
     return ImportError(
         f"This pickle was made by sklearn_longbert {version}, whose modules {__version__} does not "
         f"have: load it with {version}, or fit the estimator again."

@@ -1,4 +1,4 @@
-"""LongBertRegressor: numbers in, numbers out, in the caller's unit."""
+"""LongBertRegressor, which predicts numbers in the caller's unit."""
 
 from typing import Self
 
@@ -18,8 +18,8 @@ from sklearn_longbert._targets.targets import Numbers
 class LongBertRegressor(RegressorMixin, LongBertEstimator):
     """Predict numbers from texts of any length with a pretrained encoder.
 
-    It is trained as :class:`LongBertClassifier`, with an output a target and the squared error
-    as loss. Targets are standardised for training, and predictions are in the caller's unit.
+    It is trained like :class:`LongBertClassifier`, with one output per target and the squared
+    error as loss. Targets are standardised for training, and predictions are in the caller's unit.
 
     Parameters
     ----------
@@ -62,13 +62,13 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            what TextChunker makes of them.
+            documents that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
-            Texts and targets that are scored after each epoch; early stopping goes by them.
+            Texts and targets that are scored after each epoch. Early stopping uses this score.
 
         Returns
         -------
@@ -80,7 +80,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
             If texts, targets or parameters are not as described, the encoder cannot be
             loaded, or training diverges.
         TypeError
-            If `X` is no array-like of str.
+            If `X` is not an array-like of str.
         OSError
             If the Hub is needed and cannot be reached.
         """
@@ -97,10 +97,10 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
     ) -> Self:
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
-        It goes on from the weights of the last `partial_fit` or `fit`. What shapes the chunks
-        and the network, `freeze_encoder`, `dropout`, the device and the precision, and the mean
-        and spread by which targets are standardised, are those of the first call. A pickle does
-        not keep AdamW's running averages, so that training goes on from it with new ones.
+        It goes on from the weights of the last `partial_fit` or `fit`. Some settings stay those of
+        the first call: those that shape the chunks and the network, `freeze_encoder`, `dropout`,
+        the device, the precision, and the mean and spread by which targets are standardised. A
+        pickle does not keep AdamW's running averages, so training goes on from it with new ones.
 
         Parameters
         ----------
@@ -118,7 +118,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         Raises
         ------
         ValueError
-            As :meth:`fit`, and if `early_stopping` is set.
+            In the cases of :meth:`fit`, and if `early_stopping` is set.
         """
         inputs, values, weights = self._check_fit(X, y, sample_weight)
         targets = self._targets if hasattr(self, "net_") else Numbers.of(values, weights)
@@ -130,12 +130,12 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or what TextChunker makes of them.
+            Texts, or documents that TextChunker made of them.
 
         Returns
         -------
         values : ndarray of shape (n_samples,) or (n_samples, n_targets), dtype float32
-            In the unit, and of the shape, of the targets of fit.
+            Predictions in the unit of the targets of fit, and in the same form.
         """
         logits = self._predict_logits(X)
         return self._targets.predictions(logits)

@@ -1,6 +1,6 @@
 """The documentation of parameters and attributes, written once for all classes.
 
-A class names its parameters in its signature; their defaults are taken from there.
+Invariant: the names and defaults of parameters come from the signature of a class.
 """
 
 import inspect
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 ClassType = TypeVar("ClassType", bound=type)
 
-# the type of each parameter, and what it means
+# type and meaning of each parameter
 PARAMETERS = {
     "model_name": (
         "str or path-like",
@@ -18,29 +18,30 @@ PARAMETERS = {
     "chunk_size": (
         "int",
         """Most tokens of a chunk, special tokens included. None is the encoder's limit, at most
-        512. A text whose chunks are all kept is cut into equally long ones.""",
+        512. A text whose chunks are all kept is cut into equally long chunks.""",
     ),
     "chunk_overlap": ("int", "Tokens that a chunk repeats from the one before."),
     "max_chunks": (
         "int",
-        """At most this many chunks of a text are kept; None keeps all. 1 is the usual truncation.
-        Where it cuts, chunks are full.""",
+        """Most chunks of a text that are kept; None keeps all. 1 is the usual truncation. A text
+        that it cuts has full chunks.""",
     ),
     "chunk_selection": (
         '{"head", "tail", "head_tail", "even", "random"}',
-        """Which chunks are kept where `max_chunks` cuts: the first; the last; half of them
-        from each end, the odd one from the head; the middle ones of equal stretches; or
-        drawn anew in each epoch of training, and "even" in prediction.""",
+        """Chunks that are kept where `max_chunks` cuts. "head" keeps the first and "tail" the last.
+        "head_tail" keeps half of them from each end, and an odd one from the head. "even" keeps
+        the middle chunks of equal stretches. "random" draws chunks anew in each epoch of
+        training, and is "even" in prediction.""",
     ),
     "pooling": (
         '{"mean", "max", "logsumexp", "attention"}',
         """How the logits of a text's chunks become the logits of the text. "mean" suits a
-        property of the whole text, such as its topic; "max", class by class, one that a
-        single place in it decides. "logsumexp", the logarithm of the mean of the chunks'
-        exponentials, lies between them: larger logits have larger shares, and K equal chunks
-        have the logits of one. "attention" is a mean whose weights, one a chunk, are learned
-        from the embeddings (gated, Ilse et al., 2018, https://arxiv.org/abs/1802.04712); it
-        begins with equal ones.""",
+        property of the whole text, such as its topic. "max", taken class by class, suits a
+        property that a single place in the text decides. "logsumexp", the logarithm of the mean
+        of the chunks' exponentials, lies between them: larger logits have larger shares, and K
+        equal chunks have the logits of one. "attention" is a mean with one weight per chunk. The
+        weights begin equal and are learned from the embeddings (gated attention, Ilse et al.,
+        2018, https://arxiv.org/abs/1802.04712).""",
     ),
     "token_pooling": (
         '{"mean", "cls"}',
@@ -49,27 +50,28 @@ PARAMETERS = {
     ),
     "head_init": (
         '{"linear_probe", "random"}',
-        """Where the head starts: at a linear model, its regularisation chosen by cross-validation,
-        of the encoder's own embeddings of the training texts (Kumar et al., 2022,
-        https://arxiv.org/abs/2202.10054); or at random. With `pooling` "mean" and "attention"
-        it is a model of their means over the chunks, with "max" and "logsumexp" one of the
-        chunks, fitted to the loss of the pooled logits, which finds a passage that decides
-        where the mean hides it. Where the encoder is trained and a logistic model's loss on the
-        training texts is less than half of guessing's, its logits are shrunk towards guessing
-        until it is half, since without a loss the encoder would have nothing to learn from. The
-        first call of `partial_fit` starts at the model of its texts; a fit with `warm_start`
-        goes on from the present head.""",
+        """Where the head starts. "random" starts it at random weights, "linear_probe" at a linear
+        model of the encoder's own embeddings of the training texts (Kumar et al., 2022,
+        https://arxiv.org/abs/2202.10054). Cross-validation chooses the regularisation of this
+        model. With `pooling` "mean" and "attention" it is a model of the mean embeddings of
+        texts. With "max" and "logsumexp" it is a model of chunks, fitted to the loss of the
+        pooled logits: it finds a passage that decides even where the mean would hide it. If the
+        encoder is trained, and the loss of a logistic model on the training texts is less than
+        half of the loss of guessing, its logits are shrunk towards guessing until the loss is
+        half. Without a loss the encoder would have nothing to learn from. The first call of
+        `partial_fit` starts at the linear model of its own texts. A fit with `warm_start` goes
+        on from the present head.""",
     ),
     "freeze_encoder": (
         "bool",
-        """Whether to train the head alone, and attention if there is any. Each chunk is then
-        encoded once per fit, without dropout; the head's inputs are dropped in each epoch.
-        A process remembers the embeddings, the latest 256 MB of them and at most 64 MB of one
-        set of texts, so that a grid over parameters of the head encodes each fold once; every
-        process of `n_jobs` remembers for itself.""",
+        """Whether to train only the head, and the attention of `pooling` if any. Each chunk is then
+        encoded once per fit, without dropout. Inputs of the head are dropped anew in each epoch.
+        A process remembers the embeddings: the latest 256 MB of them, and at most
+        64 MB of one set of texts. So a grid search over parameters of the head encodes each fold
+        once. Each process of `n_jobs` remembers its own embeddings.""",
     ),
-    "max_epochs": ("int", "Passes over the training texts."),
-    "batch_size": ("int", "Texts, whatever their length, per optimizer step."),
+    "max_epochs": ("int", "Number of passes over the training texts."),
+    "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),
     "learning_rate": (
         "float",
         "Highest learning rate of AdamW: it rises linearly, then falls linearly.",
@@ -86,9 +88,9 @@ PARAMETERS = {
     ),
     "attention_dropout": (
         "float",
-        """The same for attention weights; 0 keeps the fused, much faster attention kernels.
-        Otherwise, where an encoder takes padded chunks, what is dropped depends on
-        `micro_batch_tokens`.""",
+        """Probability with which attention weights are dropped in training. 0 keeps the fused
+        attention kernels, which are much faster. With another value, if the encoder takes padded
+        chunks, the dropped weights depend on `micro_batch_tokens`.""",
     ),
     "micro_batch_tokens": (
         'int or "auto"',
@@ -96,9 +98,9 @@ PARAMETERS = {
         at once; never less than one chunk. It bounds memory and changes results by rounding
         only: the chunks of a batch that go beyond it are encoded twice, once for the loss and
         once for their gradients (Gao et al., 2021, https://arxiv.org/abs/2101.06983). "auto"
-        keeps what half of the free memory holds, at most 16384 on a CPU and 65536 elsewhere,
-        and encodes at most 2048 or 32768 at once. What does not fit nevertheless is halved. In
-        prediction a change takes effect without another fit.""",
+        keeps the graphs of as many tokens as fit into half of the free memory, at most 16384 on
+        a CPU and 65536 elsewhere. It encodes at most 2048 or 32768 at once. A micro-batch that
+        still does not fit is halved. In prediction a change takes effect without another fit.""",
     ),
     "early_stopping": (
         "bool",
@@ -111,38 +113,39 @@ PARAMETERS = {
         """Share of the training texts that early stopping holds out, unless fit is given
         `X_val` and `y_val`.""",
     ),
-    "n_iter_no_change": ("int", "Epochs without a gain that early stopping bears."),
-    "tol": ("float", "The least gain of the score that counts."),
+    "n_iter_no_change": ("int", "Number of epochs without a gain that early stopping allows."),
+    "tol": ("float", "Least gain of the score that counts."),
     "class_weight": (
         'dict, "balanced" or None',
         """Weight of each class, multiplied with `sample_weight`. "balanced" weights classes
-        inversely to their share of the (weighted) training texts. With several labels a text
-        the classes are 0 and 1, for each label by itself.""",
+        inversely to their share of the (weighted) training texts. If texts may have several
+        labels, the classes are 0 and 1, for each label by itself.""",
     ),
     "warm_start": ("bool", "Whether fit goes on from the weights of the last fit."),
-    "norm": ('{"l2"} or None', "Whether embeddings are scaled to length 1."),
+    "norm": ('{"l2"} or None', '"l2" scales embeddings to length 1.'),
     "device": (
         "str or torch.device",
-        'Where to compute: "auto" is CUDA where there is one, else the CPU.',
+        'Device that computes; "auto" is CUDA where there is one, else the CPU.',
     ),
     "precision": (
         '{"auto", "float32", "bfloat16"}',
-        """What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it where the
-        hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX.
-        Weights and the head stay float32.""",
+        """Type of the numbers that the encoder multiplies. "bfloat16" is autocast. "auto" chooses
+        it where the hardware multiplies it natively: on CUDA from Ampere on, and on CPUs with
+        AVX512-BF16 or AMX. Weights and the head stay float32.""",
     ),
     "callbacks": (
         "list",
-        """Callbacks of skorch, run inside the fit. Each fit uses clones of them. Those of
-        scikit-learn 1.9, such as its ProgressBar, are given to `set_callbacks` instead; `fit`
-        tells them of its epochs and their batches.""",
+        """Callbacks of skorch, which run inside the fit. Each fit uses clones of them. Callbacks of
+        scikit-learn 1.9, such as its ProgressBar, are given to `set_callbacks` instead. `fit`
+        reports its epochs and their batches to them.""",
     ),
     "revision": ("str", "Branch, tag or commit of `model_name` on the Hub."),
-    "local_files_only": ("bool", "Never ask the Hub."),
+    "local_files_only": ("bool", "Whether to use local files only, and never ask the Hub."),
     "random_state": (
         "int, RandomState instance or None",
-        """Decides the head's first weights, dropout, the order and the drawn chunks of the texts.
-        With an int, and on the same machine, two fits give the same weights bit for bit.""",
+        """Decides the head's first weights, dropout, the order, the drawn chunks and the held-out
+        part of the texts. Two fits with the same int, on the same machine, give the same weights
+        bit for bit.""",
     ),
     "verbose": (
         "int",
@@ -152,22 +155,22 @@ PARAMETERS = {
 }
 
 ATTRIBUTES = """chunker_ : TextChunker
-        Cuts the texts that come to predict.
+        The chunker that cuts texts in prediction.
     net_ : LongBertNet
         The skorch net that holds the network, on `device_`.
     history_ : list of dict
-        One per epoch: `epoch`, `train_loss`, `learning_rate` (at the last step), `seconds`,
+        One dict per epoch: `epoch`, `train_loss`, `learning_rate` (at the last step), `seconds`,
         and with validation texts `valid_loss` and `valid_score`.
     n_iter_ : int
-        Epochs run.
+        Number of epochs run.
     best_epoch_ : int
         The epoch, counted from 1, whose weights are kept.
     device_ : str
-        Where the network is.
+        Device of the network.
     n_chunks_ : ndarray of shape (n_samples,)
-        Chunks that are kept of each training text; texts of weight 0 are left out.
+        Number of chunks that are kept of each training text; texts of weight 0 are left out.
     chunk_report_ : dict
-        What :meth:`chunk_report` says of the training texts."""
+        Result of :meth:`chunk_report` for the training texts."""
 
 
 def with_shared_docs(
@@ -178,9 +181,9 @@ def with_shared_docs(
     Parameters
     ----------
     changed : dict, default=None
-        What parameters mean where the class differs from `PARAMETERS`.
+        Meanings of parameters where the class differs from `PARAMETERS`.
     **words : str
-        What is filled in for further names in braces.
+        Texts to fill in for further names in braces.
     """
 
     def decorate(cls: ClassType) -> ClassType:
@@ -193,7 +196,7 @@ def with_shared_docs(
             entries.append(f"{name} : {kind}, default={shown}\n        {meaning}")
         filled = {"parameters": "\n    ".join(entries), "attributes": ATTRIBUTES, **words}
         for name, text in filled.items():
-            if cls.__doc__ is not None:  # as under python -OO
+            if cls.__doc__ is not None:  # it is None under python -OO
                 cls.__doc__ = cls.__doc__.replace("{" + name + "}", text)
         return cls
 

@@ -1,4 +1,4 @@
-"""LongBertVectorizer: texts in, one embedding a text out."""
+"""LongBertVectorizer, which turns each text into one embedding."""
 
 from numbers import Integral
 from os import PathLike
@@ -25,7 +25,7 @@ from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.reader import Inputs, TextReader
 
-STREAM_CHARACTERS = 2**23  # of texts that are chunked and encoded at once
+STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at once
 
 
 @with_shared_docs(
@@ -35,7 +35,7 @@ STREAM_CHARACTERS = 2**23  # of texts that are chunked and encoded at once
         "micro_batch_tokens": """Most tokens, padding counted, that are encoded at once; never
         less than one chunk. "auto" is 2048 on a CPU and 32768 elsewhere. What does not fit is
         halved.""",
-        "precision": """What the encoder multiplies in: "bfloat16" is autocast, "auto" takes it
+        "precision": """Type of the encoder's products: "bfloat16" is autocast, "auto" takes it
         where the hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or
         AMX.""",
         "verbose": "1 shows a progress bar where there are many texts.",
@@ -44,7 +44,7 @@ STREAM_CHARACTERS = 2**23  # of texts that are chunked and encoded at once
 class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
     """Turn texts of any length into embeddings of a pretrained encoder.
 
-    The embedding of a text is the mean of its chunks' embeddings. Nothing is trained: it is for
+    The embedding of a text is the mean of its chunks' embeddings. Nothing is trained. Use it for
     linear models on frozen embeddings, for clustering and search, or beside other features in a
     FeatureUnion or ColumnTransformer. Any number of texts is encoded in bounded memory.
 
@@ -55,15 +55,15 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     Attributes
     ----------
     chunker_ : TextChunker
-        Cuts the texts.
+        The chunker that cuts the texts.
     encoder_ : ChunkEncoder
         The encoder with its token pooling, on `device_`.
     device_ : str
-        Where the encoder is.
+        Device of the encoder.
 
     See Also
     --------
-    LongBertClassifier : Trains the encoder, too.
+    LongBertClassifier : Train the encoder, too.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
 
     @property
     def device_(self) -> str:
-        """Where the encoder is."""
+        """Device of the encoder."""
         return str(self.encoder_.device)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -129,7 +129,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         Parameters
         ----------
         X : array-like of shape (n_samples,), default=None
-            Texts, or what TextChunker makes of them, whose settings are then taken over.
+            Texts, or documents that TextChunker made of them, whose settings are then taken over.
         y : object, default=None
             Ignored.
 
@@ -142,7 +142,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         ValueError
             If `X` or the parameters are not as described, or the encoder cannot be loaded.
         TypeError
-            If `X` is no array-like of str.
+            If `X` is not an array-like of str.
         OSError
             If the Hub is needed and cannot be reached.
         """
@@ -169,7 +169,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            what TextChunker makes of them.
+            documents that TextChunker made of them.
 
         Returns
         -------
@@ -185,7 +185,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self._validate_params()
         passes = Passes(self.micro_batch_tokens, self.encoder_.device, self._autocast)
         embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
-        # a token is four characters or so
+        # one token is about four characters
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
@@ -202,7 +202,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
-        tags.transformer_tags.preserves_dtype = []  # texts go in
+        tags.transformer_tags.preserves_dtype = []  # the input holds texts
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         state = dict(super().__getstate__())
         if "encoder_" in state:
             state["device_name"] = self.device_
-            token_pooling = self.encoder_.token_pooling  # of fit; the parameter may be new
+            token_pooling = self.encoder_.token_pooling  # from fit; the parameter may be new
             state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
         return state
 

@@ -1,1 +1,1 @@
-"""From chunked documents to embeddings and logits, in passes that memory holds."""
+"""Turn chunked documents into embeddings and logits, in passes that fit into memory."""

@@ -1,7 +1,7 @@
 """Attention inside each of several chunks that follow one another without padding.
 
-transformers lets an attention function be registered by a name. Ours reads, in place of a mask,
-how long the packed chunks are; without that it is transformers' own for padded rows.
+transformers lets an attention function be registered by a name. Ours takes the lengths of packed
+chunks in place of a mask. Without lengths it calls transformers' own function for padded rows.
 """
 
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from sklearn_longbert._encoding.dropout import ChunkRandomness, keep_elements, m
 
 NAME = "sklearn_longbert"
 
-BLOCK_BYTES = 2**20  # about what a core's own cache holds
+BLOCK_BYTES = 2**20  # about the size of a core's own cache
 
 Tokens = tuple[Tensor, ...]  # query, key and value
 
 
 @dataclass(frozen=True)
 class PackedChunks:
-    """Where the chunks lie among the packed tokens.
+    """Positions of the chunks among the packed tokens.
 
     Attributes
     ----------
     lengths : list of int, of length n_chunks
     device : torch.device
     randomness : ChunkRandomness
-        What dropout of attention weights draws from.
+        Source of the dropout masks of attention weights.
     """
 
     lengths: list[int]
@@ -66,7 +66,7 @@ def attention(
     ----------
     module : nn.Module
     query, key, value : Tensor of shape (n_rows, n_heads, length, head_size)
-        Of one row if packed.
+        Packed chunks are one row.
     attention_mask : Tensor or None
         Ignored if packed.
     dropout : float
@@ -77,7 +77,7 @@ def attention(
     Returns
     -------
     output : Tensor of shape (n_rows, length, n_heads, head_size)
-    None : where other attention functions return the weights
+    None : in the place of the attention weights that other functions return
     """
     if packed_chunks is None:
         return sdpa_attention_forward(
@@ -94,17 +94,17 @@ def attention(
     return output.unsqueeze(0), None
 
 
-# Each of these takes query, key and value, and returns a tensor, of shape
+# Each of these functions takes query, key and value, and returns a tensor of shape
 # (n_tokens, n_heads, head_size).
 
 
 def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Tensor:
     """Call an attention kernel for each run of chunks of equal length.
 
-    In bfloat16 on a CPU torch's own computes in float32, and plain matrix products are faster.
+    In bfloat16 on a CPU, torch's kernel computes in float32, so matrix products are faster.
     """
     runs = [(length, len(list(run))) for length, run in groupby(chunks.lengths)]
-    # split, whose gradient is one concatenation; that of a slice is as large as all tokens
+    # The gradient of split is one concatenation; that of each slice is as large as all tokens.
     parts = [tensor.split([length * n_rows for length, n_rows in runs]) for tensor in tokens]
     outputs = []
     for (length, n_rows), *of_run in zip(runs, *parts, strict=True):
@@ -118,10 +118,10 @@ def _attend_in_turn(tokens: Tokens, chunks: PackedChunks, scaling: float) -> Ten
 
 
 class _BlockedAttention(torch.autograd.Function):
-    """Attention by matrix products over a few heads at a time, whose weights stay in the cache.
+    """Attention by matrix products over few heads at a time, so that weights stay in the cache.
 
-    The weights are computed again in the backward pass, not kept, as in flash attention (Dao et
-    al., 2022, https://arxiv.org/abs/2205.14135), but a whole head at once.
+    The weights are not kept but computed again in the backward pass, as in flash attention (Dao
+    et al., 2022, https://arxiv.org/abs/2205.14135). Here a whole head is computed at once.
     """
 
     @staticmethod
@@ -132,7 +132,7 @@ class _BlockedAttention(torch.autograd.Function):
         ctx.save_for_backward(*heads)
         ctx.shape, ctx.scale = value.shape, scale
         output = torch.empty_like(heads[2])
-        with torch.autocast("cpu", enabled=False):  # it would widen the softmax
+        with torch.autocast("cpu", enabled=False):  # it would compute the softmax in float32
             for block in _blocks(heads[0]):
                 query, key, value = (tensor[block] for tensor in heads)
                 torch.bmm(_attention_weights(query * scale, key), value, out=output[block])
@@ -178,14 +178,14 @@ def _attend_in_kernel(tokens: Tokens, chunks: PackedChunks, scaling: float) -> T
     output = varlen_attn(
         query, key, value, chunks.bounds, chunks.bounds, longest, longest, scale=scaling
     )
-    assert isinstance(output, Tensor)  # it would be more if more were asked for
+    assert isinstance(output, Tensor)  # it is a tuple only if more is asked for
     return output
 
 
 def _attend_and_drop(
     tokens: Tokens, chunks: PackedChunks, scaling: float, dropout: float
 ) -> Tensor:
-    """Compute the attention weights of each chunk, which the fused kernels never hold."""
+    """Attend with dropout of the attention weights, which the fused kernels never hold."""
     assert chunks.randomness.keys is not None
     keys = chunks.randomness.keys[0].split(chunks.lengths)
     layer = chunks.randomness.next_layer()
@@ -204,7 +204,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def prepare_packing(encoder: PreTrainedModel) -> None:
-    """Have `encoder` call :func:`attention`, if its architecture lets attention be chosen."""
+    """Make `encoder` call :func:`attention`, if its attention can be chosen and is not local."""
     chosen = encoder.config._attn_implementation
     is_local = any(getattr(layer, "sliding_window", None) for layer in encoder.modules())
     if encoder._supports_attention_backend and chosen == "sdpa" and not is_local:
@@ -212,7 +212,7 @@ def prepare_packing(encoder: PreTrainedModel) -> None:
 
 
 def can_pack(encoder: PreTrainedModel, device: torch.device) -> bool:
-    """Whether chunks may be packed there: on CUDA the kernel takes half precision only."""
+    """Return whether chunks may be packed; the kernel on CUDA takes half precision only."""
     if encoder.config._attn_implementation != NAME:
         return False
     if device.type == "cuda":

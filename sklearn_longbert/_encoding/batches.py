@@ -1,8 +1,8 @@
-"""From chunked documents to the micro-batches that the encoder encodes.
+"""Turn chunked documents into the micro-batches that the encoder encodes.
 
 The same code serves training, prediction, explanation and embedding. Chunks are sorted by length,
-so that those of a micro-batch are about equally long. Nothing is copied before its micro-batch is
-made: a batch is its documents' own token ids and a table of its chunks.
+so that those of a micro-batch are about equally long. Token ids are copied only when a micro-batch
+is made: a batch itself is its documents and a table of the bounds of their chunks.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class MicroBatch:
     chunks : list of ndarray of shape (chunk_length,), dtype int32
         Token ids, special tokens included.
     numbers : ndarray of shape (n_chunks,)
-        Of each chunk in its batch.
+        Number of each chunk in its batch.
     pad_id : int
     """
 
@@ -41,7 +41,7 @@ class MicroBatch:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each chunk."""
+        """Number of tokens of each chunk."""
         return [len(chunk) for chunk in self.chunks]
 
     @property
@@ -56,7 +56,7 @@ class MicroBatch:
         return torch.arange(int(lengths.max())) < lengths[:, None]
 
     def dropout_keys(self, seed: int) -> Tensor:
-        """What the tokens' dropout depends on, of shape (n_tokens,), dtype int64."""
+        """Return the keys of the tokens' dropout masks, of shape (n_tokens,), dtype int64."""
         return token_keys(seed, self.numbers, self.lengths)
 
 
@@ -67,7 +67,7 @@ class ChunkBatch:
     ----------
     documents : sequence or array of ChunkedDocument
     random_state : RandomState, default=None
-        What chunks are drawn with, where ``chunk_selection="random"``.
+        Draws the chunks where ``chunk_selection="random"``.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class ChunkBatch:
         self._owners = np.repeat(np.arange(len(documents)), self.chunk_counts)
 
     def __len__(self) -> int:
-        """Number of documents: what skorch weights the loss of a batch by."""
+        """Return the number of documents, by which skorch weights the loss of a batch."""
         return len(self.documents)
 
     @cached_property
     def lengths(self) -> NDArray[np.intp]:
-        """Tokens of each chunk, special tokens included, of shape (n_chunks,)."""
+        """Number of tokens of each chunk, special tokens included, of shape (n_chunks,)."""
         n_special = len(self.layout.prefix) + len(self.layout.suffix)
         return self._bounds[:, 1] - self._bounds[:, 0] + n_special
 
     def chunk(self, number: int) -> NDArray[np.int32]:
-        """Return the token ids of a chunk; those of the first document have the first numbers."""
+        """Return the token ids of a chunk; numbers go through the documents in their order."""
         return self.documents[self._owners[number]].chunk(*self._bounds[number])
 
     def plan(
@@ -129,13 +129,13 @@ class ChunkBatch:
         return np.split(order, starts[1:])
 
     def micro_batch(self, numbers: NDArray[np.intp]) -> MicroBatch:
-        """Return these chunks as the encoder takes them."""
+        """Return these chunks in the form that the encoder takes."""
         chunks = [self.chunk(number) for number in numbers]
         return MicroBatch(chunks, numbers, self.layout.pad_id)
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """What tells each chunk from those that hold something else."""
+        """A digest of the token ids of each chunk."""
         return [
             hashlib.blake2b(self.chunk(number).tobytes(), digest_size=16).digest()
             for number in range(len(self.lengths))
@@ -147,10 +147,10 @@ class ChunkBatch:
         Returns
         -------
         numbers : ndarray of shape (n_distinct,)
-            One chunk of each kind. Their order depends on what they hold and not on the order of
-            the documents, so that predictions do not depend on that either, to the last bit.
+            One chunk of each kind. Their order depends on their token ids only. So predictions
+            do not depend on the order of the documents, not even in the last bit.
         stand_ins : ndarray of shape (n_chunks,)
-            The one of `numbers` that each chunk is equal to.
+            For each chunk, the equal one among `numbers`.
         """
         number_of = {digest: number for number, digest in enumerate(self.digests)}
         numbers = np.array([number_of[digest] for digest in sorted(number_of)])
@@ -158,16 +158,18 @@ class ChunkBatch:
 
 
 def in_order(rows: Tensor, numbers: NDArray[np.intp], wanted: NDArray[np.intp]) -> Tensor:
-    """Return the rows of the wanted chunks, in the order of these: the one place that restores it.
+    """Return the rows of the wanted chunks, in the order of `wanted`.
+
+    No other function restores an order of chunks.
 
     Parameters
     ----------
     rows : Tensor of shape (n_rows, n_columns)
-        In the order in which chunks were encoded.
+        Rows in the order in which chunks were encoded.
     numbers : ndarray of shape (n_rows,)
-        The chunk of each row, each once.
+        Number of the chunk of each row, each once.
     wanted : ndarray of shape (n_wanted,)
-        Chunks among `numbers`.
+        Numbers of the wanted chunks, all of them among `numbers`.
     """
     position = np.empty(numbers.max() + 1, dtype=np.intp)
     position[numbers] = np.arange(len(numbers))
@@ -202,7 +204,7 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
 
 
 class Collate:
-    """Make a batch of documents; draws their chunks where `random_state` is given."""
+    """Make a batch of documents, and draw their chunks if `random_state` is given."""
 
     def __init__(self, random_state: np.random.RandomState | None = None) -> None:
         self.random_state = random_state
@@ -221,7 +223,7 @@ def document_loader(
     dataset: DocumentDataset, batch_size: int, seed: int | None = None
 ) -> DataLoader[tuple[ChunkedDocument, Tensor, Tensor]]:
     """Return batches of `batch_size` documents: in order, or shuffled if there is a seed."""
-    # Its own generator also in prediction: a DataLoader without one draws from torch's global.
+    # A DataLoader without a generator draws from torch's global one, even in prediction.
     generator = torch.Generator().manual_seed(seed or 0)
     return DataLoader(
         dataset,

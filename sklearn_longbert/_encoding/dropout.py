@@ -2,14 +2,14 @@
 
 A mask is not drawn but computed: an element is kept or dropped by a hash of the batch's seed,
 the chunk's number in the batch, the token's position in the chunk, the number of the dropout
-layer in the pass, and the element's index in the hidden state. So a chunk meets the same masks
-in every micro-batch that it may be in, alone or with others, packed or padded, and as often as
-it is encoded: gradients do not depend on the grouping, and nothing has to be replayed. It is
-also faster than torch's Bernoulli numbers on a CPU. What drops otherwise, as torch's attention
-kernels do for padded chunks where ``attention_dropout > 0``, draws from torch's generators.
+layer in the pass, and the element's index in the hidden state. So a chunk gets the same masks in
+every micro-batch, alone or with others, packed or padded, and however often it is encoded.
+Invariants: gradients do not depend on the grouping, and no random state has to be replayed. On a
+CPU this is also faster than torch's Bernoulli numbers. Other dropout, such as that of torch's
+attention kernels for padded chunks where ``attention_dropout > 0``, draws from torch's generators.
 
-The hash is multiplicative (Dietzfelbinger et al., 1997): a random odd number for each element
-times a random number for each token, compared with the probability.
+The hash is multiplicative (Dietzfelbinger et al., 1997): a random odd number for each element is
+multiplied by a random number for each token, and the product is compared with the probability.
 
 References
 ----------
@@ -25,11 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-NO_CHUNK = 2**40  # the number, which no chunk has, of what belongs to none
+NO_CHUNK = 2**40  # in place of a chunk number, for tables that belong to no chunk
 
 
 def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scatter 64-bit numbers: the finalizer of splitmix64."""
+    """Scatter 64-bit numbers by the finalizer of splitmix64."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
@@ -41,11 +41,11 @@ def token_keys(seed: int, chunk_numbers: ArrayLike, lengths: list[int]) -> Tenso
     Parameters
     ----------
     seed : int
-        Of the batch.
+        Seed of the batch.
     chunk_numbers : array-like of int, of shape (n_chunks,)
-        Of each chunk in the batch, in whatever order they are encoded.
+        Number of each chunk in the batch, whatever the order in which they are encoded.
     lengths : list of int, of length n_chunks
-        Tokens of each chunk.
+        Number of tokens of each chunk.
     """
     with np.errstate(over="ignore"):
         of_batch = _mix(np.array([seed], dtype=np.uint64) * GOLDEN)
@@ -61,7 +61,7 @@ def _element_keys(layer: int, shape: tuple[int, ...]) -> Tensor:
     """Return a random odd number for each element of a token, of the given shape, dtype int32."""
     with np.errstate(over="ignore"):
         index = np.zeros(shape, dtype=np.uint64)
-        for axis, size in enumerate(shape):  # not a running number, which would depend on sizes
+        for axis, size in enumerate(shape):  # a running number would depend on sizes
             along = np.arange(size, dtype=np.uint64) << np.uint64(24 * axis)
             index += along.reshape([-1 if other == axis else 1 for other in range(len(shape))])
         keys = _mix(_mix(index + GOLDEN) + np.uint64(layer + 1) * GOLDEN)
@@ -77,35 +77,35 @@ def _layer_key(layer: int) -> int:
 
 
 class ChunkRandomness:
-    """What the dropout layers of one encoder share while it reads a micro-batch.
+    """State that the dropout layers of one encoder share while it encodes a micro-batch.
 
     Attributes
     ----------
     keys : Tensor of shape (n_rows, length) or None
-        Those of the tokens, as the encoder sees them; None outside of training.
+        Keys of the tokens, arranged as in the encoder's input; None outside of training.
     """
 
     def __init__(self) -> None:
         self.begin(None)
 
     def begin(self, keys: Tensor | None, seed: int = 0) -> None:
-        """Start a pass over tokens with these keys, which were made with that seed."""
+        """Start a pass over tokens with these keys, which were made with `seed`."""
         self.keys = keys
         self._seed = seed
         self._n_layers = 0
 
     def next_layer(self) -> int:
-        """Number the dropout layers of a pass in the order in which they are asked."""
+        """Return the next number; layers are numbered in the order in which a pass reaches them."""
         self._n_layers += 1
         return self._n_layers
 
     def keep(self, shape: torch.Size, p: float) -> Tensor | None:
         """Return where the next layer keeps a tensor's elements; None if its axes are unknown.
 
-        Known are hidden states, (n_rows, length, size), attention weights,
-        (n_rows, n_heads, length, length), and tables that belong to no chunk, such as embeddings
-        of relative positions, (n_entries, size). No encoder without a pooler has vectors of
-        chunks, (n_rows, size), which could not be told from such a table.
+        Three kinds of tensors are known: hidden states, (n_rows, length, size); attention weights,
+        (n_rows, n_heads, length, length); and tables that belong to no chunk, such as embeddings
+        of relative positions, (n_entries, size). Vectors of chunks, (n_rows, size), would look
+        like such a table, but no encoder without a pooler has them.
         """
         if self.keys is None:
             return None
@@ -132,7 +132,7 @@ def keep_elements(keys: Tensor, layer: int, shape: tuple[int, ...], p: float) ->
 
 
 class ChunkDropout(nn.Module):
-    """Dropout of the hidden states of chunks; torch's own outside of a pass over chunks.
+    """Dropout by the masks of :class:`ChunkRandomness`, or torch's own where it has none.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class ChunkDropout(nn.Module):
 
 
 class _MaskedScale(torch.autograd.Function):
-    """Keeps one byte an element for the backward pass, where torch's own keeps four."""
+    """Scaling by a mask that keeps one byte per element for backward; torch's own keeps four."""
 
     @staticmethod
     def forward(ctx, x: Tensor, keep: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
@@ -179,7 +179,7 @@ def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
 
 
 def replace_dropouts(encoder: nn.Module) -> ChunkRandomness:
-    """Replace every nn.Dropout in `encoder`; return what the new ones share."""
+    """Replace every nn.Dropout in `encoder`, and return the state that the new ones share."""
     randomness = ChunkRandomness()
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():

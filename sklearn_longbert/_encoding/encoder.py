@@ -1,6 +1,7 @@
 """The encoder, which encodes chunks packed or padded and pools them into one embedding each.
 
-Nothing else knows whether a micro-batch is packed or padded.
+Invariant: only this module packs or pads micro-batches. Others ask :meth:`ChunkEncoder.packs` only
+to know whether padding counts.
 """
 
 from collections.abc import Iterator
@@ -24,13 +25,13 @@ PACKING_AGREES: dict[tuple[str, str, bool], bool] = {}  # see ChunkEncoder.packs
 
 
 class ChunkEncoder(nn.Module):
-    """Give every chunk its embedding.
+    """Compute one embedding for each chunk.
 
     Parameters
     ----------
     encoder : transformers.PreTrainedModel
     token_pooling : {"mean", "cls"}
-        Hidden states to chunk embedding.
+        How hidden states become the embedding of a chunk.
     """
 
     def __init__(self, encoder: PreTrainedModel, token_pooling: str) -> None:
@@ -42,15 +43,15 @@ class ChunkEncoder(nn.Module):
         self.dtype = next(encoder.parameters()).dtype
         self.configuration = encoder.config.to_json_string()
         self.token_pooling = token_pooling
-        self.shares_memory = False  # whether weights lie in memory that others see
+        self.shares_memory = False  # whether others use the weights' memory, too
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.encoder.parameters()).device
 
     def make_writable(self) -> None:
-        """Copy the weights if they are not only this network's, as those of a mapped file."""
+        """Copy the weights if others share their memory, such as a mapped file."""
         if self.shares_memory:
             for weight in self.state_dict(keep_vars=True).values():
                 weight.data = weight.data.clone()
@@ -63,7 +64,7 @@ class ChunkEncoder(nn.Module):
         ----------
         micro_batch : MicroBatch
         seed : int, default=0
-            What dropout, in training, depends on beside the chunks' numbers.
+            Seed of dropout in training, which also depends on the numbers of the chunks.
         """
         encode = self._encode_packed if self.packs() else self._encode_padded
         hidden_states = encode(micro_batch, seed if self.training else None)  # (n_tokens, ...)
@@ -72,11 +73,11 @@ class ChunkEncoder(nn.Module):
         return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
 
     def packs(self) -> bool:
-        """Whether micro-batches are encoded without padding, where the network is now.
+        """Return whether micro-batches are encoded without padding, on the present device.
 
-        They are if that gives the same hidden states as padding does. The two are compared once
-        for each configuration, device and precision, because no encoder states what it makes of
-        packed chunks.
+        They are if packing gives the same hidden states as padding. The two are compared once
+        for each configuration, type of device and precision, because no encoder states whether
+        it can encode packed chunks.
         """
         device = self.device
         if not can_pack(self.encoder, device):
@@ -91,7 +92,7 @@ class ChunkEncoder(nn.Module):
         device_type = self.device.type
         rng = np.random.RandomState(0)
         n_positions = getattr(self.encoder.config, "max_position_embeddings", 0)
-        chunks = [  # together more than the encoder can encode at once
+        chunks = [  # together longer than the encoder's limit
             rng.randint(self.encoder.config.vocab_size, size=size).astype(np.int32)
             for size in (5, 3) * (min(n_positions, 1024) // 8 + 1)
         ]
@@ -100,7 +101,7 @@ class ChunkEncoder(nn.Module):
         if was_training:
             self.encoder.eval()
         dtype = torch.get_autocast_dtype(device_type)
-        # without autocast's cache, which would keep weights that were narrowed without a gradient
+        # Autocast's cache is off, because it would keep weights that were cast without a gradient.
         with (
             torch.no_grad(),
             torch.autocast(device_type, dtype=dtype, enabled=not precise, cache_enabled=False),
@@ -108,19 +109,19 @@ class ChunkEncoder(nn.Module):
             padded = self._encode_padded(probe, None).float()
             try:
                 packed = self._encode_packed(probe, None).float()
-            except Exception as error:  # whatever an architecture makes of it, padding is right
+            except Exception as error:  # any error of an architecture means padding
                 if is_out_of_memory(error):
                     raise
                 agrees = False
             else:
                 difference = torch.linalg.vector_norm(packed - padded)
-                tolerance = 1e-4 if precise else 0.05  # of bfloat16's rounding, many times over
+                tolerance = 1e-4 if precise else 0.05  # many times bfloat16's rounding
                 agrees = bool(difference <= tolerance * torch.linalg.vector_norm(padded))
         if was_training:
             self.encoder.train()
         return agrees
 
-    # Both return the hidden states of the real tokens, of shape (n_tokens, hidden_size).
+    # Both ways to encode return the hidden states of the real tokens, (n_tokens, hidden_size).
 
     def _encode_packed(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
         device = self.device
@@ -136,8 +137,8 @@ class ChunkEncoder(nn.Module):
     def _positions(self, micro_batch: MicroBatch) -> Tensor:
         """Return the position of each token in its chunk, of shape (n_tokens,).
 
-        Encoders that number from the padding index on, as RoBERTa does, leave out padding
-        tokens, which a text may spell.
+        Encoders that number from the padding index on, as RoBERTa does, do not count padding
+        tokens. A text that spells out the padding token holds such tokens.
         """
         if self.first_position == 0:
             return torch.cat([torch.arange(length) for length in micro_batch.lengths])
@@ -163,7 +164,7 @@ class ChunkEncoder(nn.Module):
 
 
 def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
-    """Return what makes an equal encoder, and all weights of the network, on no device."""
+    """Return the encoder's config and all weights of the network, as NumPy arrays."""
     weights = network.state_dict().items()
     return {
         "config": network.encoder.config,
@@ -174,16 +175,16 @@ def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
 def encoder_from_state(
     state: dict[str, Any], dropouts: tuple[float, float] | None = None
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """Return an encoder without weights of its own, on the CPU, and the weights of the network.
+    """Return an encoder with uninitialised weights, on the CPU, and the weights of the network.
 
     Parameters
     ----------
     state : dict
-        As :func:`encoder_state` returns it. The tensors share the memory of its arrays.
+        Result of :func:`encoder_state`. The tensors share the memory of its arrays.
     dropouts : tuple of float, default=None
         New dropout and attention_dropout.
     """
-    with catch_warnings():  # of arrays that must not be written to: see make_writable
+    with catch_warnings():  # torch warns of read-only arrays: see make_writable
         simplefilter("ignore", UserWarning)
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
     encoder = rebuild_encoder(state["config"], dropouts)
@@ -192,10 +193,11 @@ def encoder_from_state(
 
 @contextmanager
 def sparse_lookups(network: nn.Module) -> Iterator[None]:
-    """On a CPU, let a pass through a table of embeddings cost what it looks up.
+    """On a CPU, let passes compute gradients only for the rows of tables that they look up.
 
-    A dense gradient of it, as large as the vocabulary, would be filled with zeros and added in
-    every pass. Rows are added instead to one that is made dense at the first pass of a step.
+    Otherwise every pass would fill a dense gradient, as large as the vocabulary, with zeros and
+    add it. Instead, the first pass of a step makes its sparse gradient dense, and further passes
+    add rows to it.
     """
     tables = [
         layer

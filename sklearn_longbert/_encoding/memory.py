@@ -1,4 +1,4 @@
-"""How much memory is free, how much a pass takes, and what to do when it is not enough."""
+"""Measure free memory and the memory of a pass, and handle errors when it is not enough."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,20 +12,20 @@ from torch import Tensor
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS_CGROUPS = Path("/proc/self/cgroup")
-# What micro_batch_tokens="auto" is at most: of an encoder pass, and of the graphs that are kept.
-# A longer pass fills a GPU, but not a CPU's caches. Longer graphs would spare very long texts a
-# part of their second pass, for gigabytes.
+# Upper limits of micro_batch_tokens="auto", for an encoder pass and for the graphs that are kept.
+# Longer passes keep a GPU busy, but exceed a CPU's caches. Longer graphs would spare very long
+# texts a part of their second pass, at the cost of gigabytes.
 PASS_TOKENS = {"cpu": 2048, "other": 32768}
 GRAPH_TOKENS = {"cpu": 16384, "other": 65536}
-MEMORY_SHARE = 0.5  # of what is free, for graphs: the rest is for a pass's own temporaries
+MEMORY_SHARE = 0.5  # share of free memory for graphs; the rest is for temporary tensors
 
-HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages
+HOLD_TENSORS = {"sklearn_longbert", "skorch", "torch", "transformers"}  # packages to clear
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def pass_tokens(micro_batch_tokens: int | str, device: torch.device) -> int:
-    """Return the most tokens of an encoder pass: the number, or what "auto" stands for there."""
+    """Return the most tokens of an encoder pass, with "auto" resolved for the device."""
     if isinstance(micro_batch_tokens, str):
         return PASS_TOKENS.get(device.type, PASS_TOKENS["other"])
     return micro_batch_tokens
@@ -34,13 +34,13 @@ def pass_tokens(micro_batch_tokens: int | str, device: torch.device) -> int:
 def auto_limits(bytes_per_token: float, reserved: int, device: torch.device) -> tuple[int, int]:
     """Return the most tokens of an encoder pass and of the kept graphs, by the memory now free.
 
-    A pass takes a power of two: its number decides how sums are rounded, and should not follow
-    the last byte of free memory.
+    The limit of a pass is a power of two. It decides how sums are rounded, and so it should not
+    change with every byte of free memory.
 
     Parameters
     ----------
     bytes_per_token : float
-        What a graph takes of each token.
+        Bytes of a graph for each token.
     reserved : int
         Bytes that will be needed for other things.
     device : torch.device
@@ -65,7 +65,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _cgroups_left() -> Iterator[int]:
-    """Yield what each control group above the process has left, where it has a limit."""
+    """Yield the bytes that are left in each control group of the process that has a limit."""
     if not PROCESS_CGROUPS.is_file():
         return
     for line in PROCESS_CGROUPS.read_text().splitlines():
@@ -83,9 +83,9 @@ def _cgroups_left() -> Iterator[int]:
             continue
         group = root / path.lstrip("/")
         for folder in [group, *group.parents][: len(group.relative_to(root).parts) + 1]:
-            # a group without these files, or closed to this process, sets no limit that is known
+            # without these files, or access to them, no limit is known
             with suppress(OSError, ValueError):
-                most = int((folder / limit).read_text())  # not a number but "max" if unlimited
+                most = int((folder / limit).read_text())  # "max" if unlimited, which is no int
                 used = int((folder / usage).read_text()) - _statistic(folder, cache)
                 yield max(most - used, 0)
 
@@ -108,14 +108,14 @@ def graph_bytes(forward: Callable[[], Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
-        output = forward()  # alive until all is counted, so that no address is given out again
+        output = forward()  # kept alive until all is counted, so that no address is reused
     total = sum(sizes.values())
     del output
     return total
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or, where memory is limited, on the CPU."""
+    """Return whether an allocation failed, on a GPU or, where memory is limited, on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     phrases = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "ALLOC_FAILED")
@@ -133,7 +133,7 @@ def requested_bytes(error: BaseException) -> int | None:
 def too_large(
     error: BaseException, n_tokens: int, device: torch.device, precision: str
 ) -> MemoryError:
-    """Return what to raise when not even a single chunk fits, because of `error`."""
+    """Return the error to raise when `error` shows that not even a single chunk fits."""
     requested = requested_bytes(error)
     missing = ""
     if requested is not None:
@@ -152,7 +152,7 @@ def too_large(
 
 @contextmanager
 def free_on_error() -> Iterator[None]:
-    """Let errors that pass through here keep no tensors alive.
+    """Keep errors that pass through here from holding tensors in memory.
 
     A traceback holds the variables of its frames, and a notebook holds the last traceback: the
     graphs of a failed step would stay until the next error. Frames of the caller's own code, such
@@ -166,7 +166,7 @@ def free_on_error() -> Iterator[None]:
 
 
 def _clear_chain(error: BaseException | None, seen: set[int]) -> None:
-    """Clear the frames of an error and of those behind it, which may lead back to it."""
+    """Clear the frames of an error and of its causes, which may form a cycle."""
     if error is not None and id(error) not in seen:
         seen.add(id(error))
         _clear_frames(error.__traceback__)
@@ -178,6 +178,6 @@ def _clear_frames(traceback: TracebackType | None) -> None:
     while traceback is not None:
         frame = traceback.tb_frame
         if frame.f_globals.get("__name__", "").partition(".")[0] in HOLD_TENSORS:
-            with suppress(RuntimeError):  # it is still running
+            with suppress(RuntimeError):  # a running frame cannot be cleared
                 frame.clear()
         traceback = traceback.tb_next

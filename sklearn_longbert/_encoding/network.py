@@ -1,7 +1,7 @@
 """The network: a chunk encoder, a head, a pooling.
 
-Its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the chunk embeddings:
-whatever groups chunks into micro-batches does so between them.
+Invariant: its two halves, :meth:`LongBertNetwork.encode` and the rest, meet at the embeddings.
+Code that groups chunks into micro-batches works between them.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from sklearn_longbert._encoding.poolings import POOLINGS, GatedAttention, pool_d
 
 
 class LongBertNetwork(ChunkEncoder):
-    """Give every chunk its logits, and pool them into one vector of logits a document.
+    """Compute the logits of each chunk, and pool them into the logits of each document.
 
     Parameters
     ----------
     encoder : transformers.PreTrainedModel
     n_outputs : int
-        Logits of a document.
+        Number of logits of a document.
     pooling : {"mean", "max", "logsumexp", "attention"}
-        Chunk logits to document logits.
+        How chunk logits become document logits.
     token_pooling : {"mean", "cls"}
-        Hidden states to chunk embedding.
+        How hidden states become the embedding of a chunk.
     dropout : float
         Probability with which the head's inputs are dropped in training.
     hidden_layer : tuple of (int, str), default=None
@@ -63,13 +63,13 @@ class LongBertNetwork(ChunkEncoder):
         nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.head.bias)
         self.pooling = pooling
-        # it scores embeddings, because what it weights are the logits of the head
+        # attention computes scores from embeddings, and weights the head's logits by them
         self.attention = GatedAttention(size, self.dtype) if POOLINGS[pooling].scores else None
 
     def chunk_outputs(self, embeddings: Tensor) -> Tensor:
-        """Return what is pooled of each chunk, of shape (n_chunks, n_columns).
+        """Return the outputs of each chunk before pooling, of shape (n_chunks, n_columns).
 
-        These are its logits and, with attention pooling, its score in a last column.
+        These are its logits and, with attention pooling, its score in the last column.
         """
         features = self.transform(embeddings)
         logits = self.head(self.dropout(features))  # (n_chunks, n_outputs)
@@ -83,14 +83,14 @@ class LongBertNetwork(ChunkEncoder):
         Parameters
         ----------
         chunk_outputs : Tensor of shape (n_chunks, n_columns)
-            In the order of the documents.
+            Outputs of the chunks, in the order of the documents.
         chunk_counts : sequence of int, of length n_documents
         """
         return pool_documents(chunk_outputs, chunk_counts, self.pooling)
 
 
 def network_settings(network: LongBertNetwork) -> dict[str, Any]:
-    """Return what an equal network is made with, beside its encoder."""
+    """Return all arguments, except the encoder, that make an equal network."""
     return {
         "n_outputs": network.head.out_features,
         "pooling": network.pooling,
@@ -109,17 +109,17 @@ def network_state(network: LongBertNetwork) -> dict[str, Any]:
 def network_from_state(
     state: dict[str, Any], encoder_dropouts: tuple[float, float] | None = None, **settings: Any
 ) -> LongBertNetwork:
-    """Make a network from its state, on the CPU, asking nobody for weights.
+    """Make a network from its state, on the CPU, without loading weights from anywhere.
 
     Parameters
     ----------
     state : dict
-        As :func:`network_state` returns it. The network's weights are its arrays.
+        Result of :func:`network_state`. The network uses its arrays as weights.
     encoder_dropouts : tuple of float, default=None
         New dropout and attention_dropout of the encoder.
     **settings : Any
-        New settings of the network: pooling, token_pooling, dropout. Attention that the state
-        does not have begins as the mean; attention that is not asked for is left out.
+        New settings of the network, such as pooling and dropout. If the new pooling is attention
+        and the old one is not, it begins as the mean. In the opposite case attention is left out.
     """
     encoder, weights = encoder_from_state(state, encoder_dropouts)
     with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
@@ -128,5 +128,5 @@ def network_from_state(
     attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
     known = {name: value for name, value in weights.items() if name in wanted}
     network.load_state_dict({**attention, **known}, assign=True)
-    network.shares_memory = True  # with the file, or with the network that the state is of
+    network.shares_memory = True  # by a file, or by the network that the state was taken from
     return network

@@ -1,6 +1,6 @@
-"""Encode the chunks of documents without gradients, in passes that memory holds.
+"""Encode the chunks of documents without gradients, in passes that fit into memory.
 
-The chunks of all documents are sorted by length together, and equal ones are encoded once.
+The chunks of all documents are sorted by length together, and equal chunks are encoded once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +23,16 @@ from sklearn_longbert._encoding.memory import (
     too_large,
 )
 from sklearn_longbert._encoding.progress import Bar
-from sklearn_longbert._encoding.remembered import (
-    digest,
-    encoder_digest,
-    is_worth_it,
-    remembered,
-)
+from sklearn_longbert._encoding.remembered import digest, encoder_digest, is_worth_it, remembered
 
-STREAM_TEXTS = 1024  # chunked at once, and sorted together
+STREAM_TEXTS = 1024  # most texts that are chunked at once, and sorted together
 STREAM_TOKENS = 2**21
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How a network is to encode chunks.
+    """Settings by which a network encodes chunks.
 
     Attributes
     ----------
@@ -65,7 +60,7 @@ class Passes:
         return pass_tokens(self.micro_batch_tokens, self.device)
 
     def too_large(self, error: BaseException, n_tokens: int) -> MemoryError:
-        """Return the error for a chunk of `n_tokens` that memory cannot hold alone."""
+        """Return the error for a chunk of `n_tokens` that does not fit into memory even alone."""
         precision = str(self.autocast or torch.float32).removeprefix("torch.")
         return too_large(error, n_tokens, self.device, precision)
 
@@ -77,19 +72,19 @@ def encode_chunks(
     outputs_of: Callable[[Tensor], Tensor] | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """Return what is made of the embedding of each chunk, on the CPU.
+    """Return the embedding of each chunk, or outputs computed from it, on the CPU.
 
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training.
+        The network, in evaluation mode.
     batch : ChunkBatch
     passes : Passes
     outputs_of : callable, default=None
-        From embeddings, of shape (n, hidden_size), to their outputs, of shape (n, n_columns);
-        None leaves them as they are.
+        Maps embeddings, of shape (n, hidden_size), to outputs, of shape (n, n_columns). None
+        returns the embeddings themselves.
     progress : str, default=None
-        What a bar, where there are several passes, is called; None shows none.
+        Name of a progress bar, which is shown if there are several passes. None shows no bar.
 
     Returns
     -------
@@ -108,11 +103,11 @@ def cached_embeddings(
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training, and the same for all that is in the cache.
+        The network, in evaluation mode, with which all of the cache was encoded.
     batch : ChunkBatch
     passes : Passes
     cache : dict
-        From the digests of chunks to their embeddings; what is encoded is added.
+        Embeddings of chunks by their digests. New embeddings are added to it.
 
     Returns
     -------
@@ -129,16 +124,16 @@ def cached_embeddings(
 def frozen_embeddings(
     network: ChunkEncoder, batch: ChunkBatch, passes: Passes, progress: str | None = None
 ) -> Tensor:
-    """Return the embedding of each chunk, on the CPU, or what is remembered of the same chunks.
+    """Return the embedding of each chunk, on the CPU, as remembered if the chunks are the same.
 
     Parameters
     ----------
     network : ChunkEncoder
-        Not in training, and frozen.
+        The network, in evaluation mode and frozen.
     batch : ChunkBatch
     passes : Passes
     progress : str, default=None
-        As in :func:`encode_chunks`.
+        See :func:`encode_chunks`.
 
     Returns
     -------
@@ -162,7 +157,7 @@ def frozen_embeddings(
 
 
 def can_remember(network: ChunkEncoder, batch: ChunkBatch) -> bool:
-    """Whether the chunks of a batch are neither too few nor too many to be remembered."""
+    """Return whether the chunks of a batch are neither too few nor too many to be remembered."""
     n_chunks = len(batch.distinct()[0])
     n_bytes = n_chunks * network.encoder.config.hidden_size * network.dtype.itemsize
     return is_worth_it(n_chunks, n_bytes)
@@ -203,7 +198,7 @@ def _halve_until_it_fits(
     passes: Passes,
     outputs_of: Callable[[Tensor], Tensor],
 ) -> list[Tensor]:
-    """Return the outputs of these chunks, in as many passes as memory asks for."""
+    """Return the outputs of these chunks, in as many passes as memory requires."""
     try:
         with passes.casting():
             embeddings = network.encode(batch.micro_batch(numbers))
@@ -246,9 +241,9 @@ def document_embeddings(
 
 
 def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
-    """Yield stretches, of at most `STREAM_TEXTS` texts and of sizes that sum to `largest`.
+    """Yield slices of at most `STREAM_TEXTS` texts whose sizes sum to at most `largest`.
 
-    A single text is never divided, so one that is larger comes alone.
+    A single text is never divided, so a larger one comes alone.
     """
     start = total = 0
     for index, size in enumerate(sizes):
@@ -272,20 +267,20 @@ def training_limits(
     Parameters
     ----------
     network : ChunkEncoder
-        In training.
+        The network, in training mode.
     documents : ndarray of ChunkedDocument
     batch_size : int
-        Documents of a step.
+        Number of documents in a step.
     passes : Passes
     encode : callable
-        From a batch, and the numbers of some of its chunks, to their embeddings.
+        Maps a batch and the numbers of some of its chunks to the embeddings of these.
     """
     pass_limit = passes.max_tokens
     is_frozen = not next(network.encoder.parameters()).requires_grad
     if passes.micro_batch_tokens != "auto" or is_frozen:
         return pass_limit, pass_limit
     counts = sorted((document.n_tokens for document in documents), reverse=True)
-    if sum(counts[:batch_size]) * 2 < pass_limit:  # with room for special tokens
+    if sum(counts[:batch_size]) * 2 < pass_limit:  # twice, to leave room for special tokens
         return pass_limit, pass_limit
     reserved = 3 * sum(  # gradients and AdamW's two moments
         weight.nbytes for weight in network.parameters() if weight.requires_grad
@@ -300,7 +295,7 @@ def _bytes_per_token(
     passes: Passes,
     encode: Callable[[ChunkBatch, NDArray[np.intp]], Tensor],
 ) -> float:
-    """Measure, once in a process, what the graph of one more of the longest chunks takes."""
+    """Measure, once per process, the graph of one more long chunk, in bytes per token."""
     number = chunks.plan(1, padded=False)[0]
     n_tokens = int(chunks.lengths[number[0]])
     kind = (network.configuration, network.dtype, passes.autocast, passes.device.type, n_tokens)
@@ -308,7 +303,7 @@ def _bytes_per_token(
         return BYTES_PER_TOKEN[kind]
     gpus = [torch.cuda.current_device()] if passes.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(gpus):  # a pass may draw from it
+        with torch.random.fork_rng(gpus):  # a pass may draw random numbers
             one = graph_bytes(lambda: encode(chunks, number))
             two = graph_bytes(lambda: encode(chunks, np.repeat(number, 2)))
     except (RuntimeError, MemoryError) as error:

@@ -11,17 +11,17 @@ ATTENTION_SIZE = 128  # as in Ilse et al.
 
 
 def mean_tokens(hidden_states: Tensor, lengths: list[int]) -> Tensor:
-    """Mean over the tokens of each chunk, special tokens among them."""
+    """Return the mean over the tokens of each chunk, special tokens included."""
     return torch.stack([chunk.mean(0) for chunk in hidden_states.split(lengths)])
 
 
 def first_token(hidden_states: Tensor, lengths: list[int]) -> Tensor:
-    """The hidden state of the first token of each chunk, which BERT calls [CLS]."""
+    """Return the hidden state of the first token of each chunk, which BERT calls [CLS]."""
     return torch.stack([chunk[0] for chunk in hidden_states.split(lengths)])
 
 
-# From hidden states, of shape (n_tokens, hidden_size), and how many tokens each chunk has, to
-# embeddings, of shape (n_chunks, hidden_size).
+# Each function maps hidden states, of shape (n_tokens, hidden_size), and the number of tokens of
+# each chunk to embeddings, of shape (n_chunks, hidden_size).
 TOKEN_POOLINGS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
     "mean": mean_tokens,
     "cls": first_token,
@@ -30,26 +30,26 @@ TOKEN_POOLINGS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the outputs of a document's chunks become its logits, and which chunk has which share.
+    """A rule by which outputs of chunks become document logits, with the share of each chunk.
 
     Both functions take outputs of shape (..., n_chunks, n_columns): those of one document, or of
-    several documents of equally many chunks.
+    several documents that have equally many chunks.
 
     Attributes
     ----------
     pool : callable
-        From outputs to the document logits, of shape (..., n_outputs).
+        Maps outputs to the document logits, of shape (..., n_outputs).
     shares : callable
-        From outputs to the share of each chunk, of shape (..., n_chunks, n_outputs). It is the
-        derivative of the document logits by the chunk logits; over the chunks it adds up to 1.
+        Maps outputs to the share of each chunk, of shape (..., n_chunks, n_outputs). A share is
+        the derivative of a document logit by a chunk logit. Over the chunks, shares add up to 1.
     adds_up : bool
         Whether the document logits are the sum of shares times chunk logits.
     begins_as_mean : bool
         Whether a new network's document logits are those of the mean embedding of the chunks.
     scores : bool
-        Whether the last column of the outputs is a score of the chunk and not a logit.
+        Whether the last column of the outputs holds scores of the chunks and not logits.
     smooth : Pooling or None
-        A smooth pooling whose minimum a fit of this one starts from.
+        A smooth pooling, whose fitted minimum is where a fit of this pooling starts.
     """
 
     pool: Callable[[Tensor], Tensor]
@@ -78,7 +78,7 @@ def _share_of_the_first_largest(outputs: Tensor) -> Tensor:
 
 
 def _logsumexp(outputs: Tensor) -> Tensor:
-    """Logarithm of the mean of the exponentials: K equal chunks have the logits of one."""
+    """Return the logarithm of the mean exponential: K equal chunks have the logits of one."""
     return outputs.logsumexp(-2) - math.log(outputs.shape[-2])  # (..., n_outputs)
 
 
@@ -87,7 +87,7 @@ def _exponential_shares(outputs: Tensor) -> Tensor:
 
 
 def _attend(outputs: Tensor) -> Tensor:
-    """Sum of the chunk logits, weighted by the softmax of the scores in the last column."""
+    """Return the sum of the chunk logits, weighted by the softmax of the last column's scores."""
     weights = outputs[..., -1:].softmax(-2)  # (..., n_chunks, 1)
     return (weights * outputs[..., :-1]).sum(-2)  # (..., n_outputs)
 
@@ -106,7 +106,7 @@ POOLINGS = {
 
 
 class GatedAttention(nn.Module):
-    """Score chunks by their embeddings: a learned part of each, gated by another.
+    """Score chunks by learned features of their embeddings, gated by other learned features.
 
     The first scores are all zero, so that the attention begins as the mean.
 
@@ -140,8 +140,8 @@ def pool_documents(chunk_outputs: Tensor, chunk_counts: Sequence[int], pooling: 
     Parameters
     ----------
     chunk_outputs : Tensor of shape (n_chunks, n_outputs), or (n_chunks, n_outputs + 1)
-        The chunks of the first document, then those of the second, and so on; for "attention"
-        with a last column of scores.
+        The chunks of the first document, then those of the second, and so on. For "attention",
+        the last column holds scores.
     chunk_counts : sequence of int, of length n_documents
         How many chunks each document has, at least one.
     pooling : {"mean", "max", "logsumexp", "attention"}

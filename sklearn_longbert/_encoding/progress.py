@@ -1,4 +1,4 @@
-"""The one kind of progress bar, in terminal and notebook."""
+"""The only kind of progress bar, for terminals and notebooks."""
 
 from tqdm.auto import tqdm
 
@@ -6,8 +6,8 @@ from tqdm.auto import tqdm
 class Bar(tqdm):
     """A bar of tqdm that leaves no thread behind, shown or not.
 
-    tqdm's own starts a monitor, for good, that updates bars which guess wrongly how often they
-    are worth an update. Ours are updated each time.
+    tqdm's own bars start a monitor thread, which never ends. It updates bars that guess wrongly
+    after how many steps to update. Ours need no monitor, because they check at every step.
     """
 
     monitor_interval = 0

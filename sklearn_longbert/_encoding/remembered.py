@@ -1,12 +1,14 @@
 """Embeddings of frozen encoders, remembered from fit to fit in one process.
 
-A grid over parameters of the head would encode the chunks of each fold again for each candidate,
-though a frozen encoder gives them the same embeddings. The ``memory`` of a pipeline cannot spare
-that: it keeps what transformers return, and here the encoder is in the estimator. The embeddings
-that one fit keeps end with it. `examples/benchmarks/grid.py --frozen` shows what it spares.
+In a grid over parameters of the head, each candidate would encode the chunks of each fold again,
+although a frozen encoder gives them the same embeddings. The ``memory`` of a pipeline cannot
+prevent that: it keeps the outputs of transformers, but here the encoder is part of the estimator.
+The embeddings that one fit caches are dropped when it ends. `examples/benchmarks/grid.py --frozen`
+measures the time saved.
 
-A set of chunks is remembered as a whole, under a key of all that its embeddings depend on to the
-last bit, such as the other chunks of its encoder passes. So it is what would be computed.
+Invariant: remembered embeddings equal computed ones to the last bit. So a set of chunks is
+remembered as a whole, under a key of everything that its embeddings depend on, such as the other
+chunks of its encoder passes.
 """
 
 import hashlib
@@ -19,15 +21,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-MOST_BYTES, MOST_SETS = 2**28, 256  # in all
-FEWEST_CHUNKS = 32  # of a set; fewer are encoded in less time than the weights are hashed
+MOST_BYTES, MOST_SETS = 2**28, 256  # limits of all remembered sets together
+FEWEST_CHUNKS = 32  # in a set; encoding fewer takes less time than hashing the weights
 
-_remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the latest used last
+_remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the most recently used is last
 _lock = Lock()
 
 
 def digest(*parts: Any) -> bytes:
-    """Return what tells these bytes, or what is printed like them, from others."""
+    """Return one digest of all parts: of bytes as they are, of other objects by their repr."""
     total = hashlib.blake2b(digest_size=16)
     for part in parts:
         piece = part if isinstance(part, bytes) else repr(part).encode()
@@ -36,8 +38,8 @@ def digest(*parts: Any) -> bytes:
 
 
 def encoder_digest(encoder: PreTrainedModel) -> bytes:
-    """Return what tells an encoder from those with another configuration or other weights."""
-    config = encoder.config.to_dict()  # less what tells in training only
+    """Return a digest of an encoder's configuration and weights."""
+    config = encoder.config.to_dict()  # dropout, left out below, acts in training only
     parts: list[Any] = [sorted((key, str(config[key])) for key in config if "drop" not in key)]
     for name, weight in encoder.state_dict().items():
         raw = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -46,12 +48,12 @@ def encoder_digest(encoder: PreTrainedModel) -> bytes:
 
 
 def is_worth_it(n_chunks: int, n_bytes: int) -> bool:
-    """Whether a set of so many chunks, and bytes of embeddings, is remembered."""
+    """Return whether a set of so many chunks and bytes of embeddings is remembered."""
     return n_chunks >= FEWEST_CHUNKS and n_bytes <= MOST_BYTES // 4
 
 
 def remembered(key: bytes, compute: Callable[[], Tensor]) -> Tensor:
-    """Return what was computed for `key` before, or compute it; nobody may change it."""
+    """Return the tensor remembered for `key`, or compute it. Callers must not change it."""
     with _lock:
         found = _remembered.get(key)
         if found is not None:

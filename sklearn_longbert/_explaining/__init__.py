@@ -1,1 +1,1 @@
-"""Which passages of a text decided, as numbers, as HTML and as a picture."""
+"""Explain which passages of a text decided: as numbers, as HTML and as a picture."""

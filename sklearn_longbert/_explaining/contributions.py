@@ -1,7 +1,7 @@
-"""From chunk outputs to the contributions of passages.
+"""Compute the contributions of passages from the outputs of chunks.
 
-Pooling makes it exact: every pooling gives each chunk a share, class by class, and shares times
-logits are contributions that add up to the logits of the text.
+Invariant: contributions of chunks add up exactly to the logits of the text. Every pooling gives
+each chunk a share for each class, and the contribution is this share times a logit.
 
 | pooling | the share of a chunk | times |
 |---|---|---|
@@ -25,8 +25,8 @@ from sklearn_longbert._encoding.poolings import Pooling
 from sklearn_longbert._targets.targets import Targets
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
 
-# Ends of sentences: marks, with what closes a quotation behind them, before white space; marks of
-# scripts that leave no space; line breaks. White space belongs to the sentence before it.
+# A sentence ends at marks, and closing quotation marks or brackets after them, before white space;
+# at marks of scripts without spaces; at line breaks. The white space after it belongs to it.
 SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）”’]*|\n)\s*")
 
 
@@ -40,7 +40,7 @@ def chunk_contributions(
     outputs : Tensor of shape (n_chunks, n_columns)
     pooling : Pooling
     targets : Targets
-        Knows the unit in which logits are explained.
+        Targets, which define the unit in which logits are explained.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def chunk_contributions(
     """
     outputs = outputs.double()
     shares = pooling.shares(outputs).numpy()
-    chunk_logits = outputs[:, : shares.shape[1]].numpy()  # without a score
+    chunk_logits = outputs[:, : shares.shape[1]].numpy()  # without scores
     chunk_logits = targets.in_unit(chunk_logits)
     if pooling.adds_up:
         return shares * chunk_logits, chunk_logits
@@ -57,18 +57,19 @@ def chunk_contributions(
 
 
 def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.intp]:
-    """Return the first and end character of the passage of each chunk that is read.
+    """Return the first and end character of the passage of each chunk that is kept.
 
-    Passages do not overlap: of tokens that two chunks read, the first half belongs to the earlier
-    one. Characters between tokens belong to the passage before them, those before the first token
-    to the first one. So passages, joined, are the text, unless `max_chunks` cuts.
+    Passages do not overlap: the first half of the tokens that two chunks share belongs to the
+    earlier one. Characters between tokens belong to the passage before them, and characters before
+    the first token to the first passage. So the joined passages are the text, unless `max_chunks`
+    cuts it.
 
     Parameters
     ----------
     document : ChunkedDocument
-        Knows its spans.
+        The document, which must hold its spans.
     n_characters : int
-        How many characters the text has.
+        Number of characters of the text.
 
     Returns
     -------
@@ -88,12 +89,12 @@ def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.i
 
 
 def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
-    """Return the first character of each token, none before that of an earlier token."""
+    """Return the first character of each token, at least that of every earlier token."""
     return np.maximum.accumulate(document.spans[:, 0].astype(np.intp))
 
 
 def sentence_bounds(text: str) -> NDArray[np.intp]:
-    """Return the first and end character of each sentence of a text; joined, they are the text."""
+    """Return the first and end character of each sentence; the joined sentences are the text."""
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if not ends or ends[-1] < len(text):
         ends.append(len(text))
@@ -103,21 +104,21 @@ def sentence_bounds(text: str) -> NDArray[np.intp]:
 def without_sentences(
     document: ChunkedDocument, sentences: NDArray[np.intp]
 ) -> tuple[list[ChunkedDocument], NDArray[np.intp]]:
-    """Return the chunks that hold a part of each sentence, without it.
+    """Return, for each sentence, the chunks that hold a part of it, without that part.
 
     Parameters
     ----------
     document : ChunkedDocument
-        Knows its spans.
+        The document, which must hold its spans.
     sentences : ndarray of shape (n_sentences, 2)
-        First and end character.
+        First and end character of each sentence.
 
     Returns
     -------
     chunks : list of ChunkedDocument, of length n_changed
-        Each of one chunk.
+        Documents of one chunk each.
     owners : ndarray of shape (n_changed, 2)
-        The sentence and the chunk.
+        The number of the sentence, and that of the chunk in the document.
     """
     starts, tokens = token_starts(document), document.bounds()
     first, end = np.searchsorted(starts, sentences).T
@@ -136,7 +137,7 @@ def without_sentences(
 
 def _one_chunk(kept: NDArray[Any], whole: NDArray[Any], layout: ChunkLayout) -> ChunkedDocument:
     if len(kept) == 0 and not (layout.prefix or layout.suffix):
-        kept = whole[:1]  # an encoder reads at least one token
+        kept = whole[:1]  # an encoder needs at least one token
     return ChunkedDocument(kept[None].astype(np.int32), layout)
 
 
@@ -150,9 +151,9 @@ def occlusion_contributions(
     outputs : Tensor of shape (n_chunks, n_columns)
         The outputs of the whole chunks.
     changed : Tensor of shape (n_changed, n_columns)
-        The outputs of those without a sentence.
+        The outputs of chunks without a sentence.
     owners : ndarray of shape (n_changed, 2)
-        As :func:`without_sentences` returns them.
+        Sentences and chunks, from :func:`without_sentences`.
     n : int
     pooling : Pooling
 
@@ -181,16 +182,16 @@ def choose_sentences(
     of_passages: NDArray[np.float64],
     most: int | None,
 ) -> NDArray[np.intp]:
-    """Return the numbers of the sentences to examine: those in the passages that count most.
+    """Return the numbers of the sentences to examine: those in the passages that contribute most.
 
     Parameters
     ----------
     sentences, passages : ndarray of shape (n, 2)
-        First and end characters.
+        First and end character of each.
     of_passages : ndarray of shape (n_passages,)
         Contributions to the class with the largest logit.
     most : int or None
-        How many at most; None for all that a passage holds.
+        Most sentences; None is all that passages hold.
     """
     middles = sentences.sum(axis=1) // 2
     passage = np.clip(np.searchsorted(passages[:, 0], middles, side="right") - 1, 0, None)

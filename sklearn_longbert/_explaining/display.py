@@ -1,4 +1,4 @@
-"""PassageDisplay: where in a text the contributions lie, as a picture."""
+"""PassageDisplay, a picture of the contributions along a text."""
 
 from typing import Any, Self
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sklearn_longbert._explaining.explanation import DocumentExplanation
 
-# Of Okabe and Ito, which the colour-blind tell apart.
+# Colours of Okabe and Ito, which colour-blind people can tell apart.
 FOR, AGAINST = "#0072B2", "#D55E00"
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -14,29 +14,29 @@ OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 class PassageDisplay:
     """Contributions of passages along a text.
 
-    Bars are the contributions to one class, over the characters of their passage, blue for and
-    orange against it; lines are those to other classes. Use :meth:`from_estimator` or
+    Bars show the contributions to one class over the characters of their passages: blue for it,
+    orange against it. Lines show the contributions to other classes. Use :meth:`from_estimator` or
     :meth:`from_explanation` to make one.
 
     Parameters
     ----------
     explanation : DocumentExplanation
-        What ``explain`` of an estimator returned of a text.
+        Explanation of a text, from ``explain`` of an estimator.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the picture.
+        Axes with the picture.
     figure_ : matplotlib Figure
-        That holds it.
+        Figure of these axes.
     bars_ : matplotlib BarContainer
-        One a passage.
+        One bar per passage.
     lines_ : list of matplotlib StepPatch
-        One for each other class that is shown.
+        One line for each other class that is shown.
 
     See Also
     --------
-    LongBertClassifier.explain : The numbers.
+    LongBertClassifier.explain : Return the numbers.
 
     Examples
     --------
@@ -70,19 +70,19 @@ class PassageDisplay:
         Parameters
         ----------
         estimator : LongBertClassifier or LongBertRegressor
-            Fitted.
+            A fitted estimator.
         text : str
             One text.
         level : {"chunk", "sentence"}, default="chunk"
-            What a passage is.
+            Kind of the passages.
         max_sentences : int, default=None
-            At most so many sentences, as in :meth:`LongBertClassifier.explain`.
+            Most sentences, as in :meth:`LongBertClassifier.explain`.
         label : object, default=None
             The class of the bars; None is the one with the largest logit.
         n_others : int, default=2
-            How many other classes are shown as lines, those with the largest logits, at most 5.
+            Number of other classes shown as lines: those with the largest logits, at most 5.
         ax : matplotlib Axes, default=None
-            Where; a new figure if None.
+            Axes to draw in; a new figure if None.
 
         Returns
         -------
@@ -91,7 +91,7 @@ class PassageDisplay:
         Raises
         ------
         ValueError, TypeError
-            If `text` is no text, or a parameter is not as described.
+            If `text` is not a text, or a parameter is not as described.
         """
         if not isinstance(text, str):
             raise TypeError(f"text is a {type(text).__name__} where one str is expected.")
@@ -112,13 +112,13 @@ class PassageDisplay:
         Parameters
         ----------
         explanation : DocumentExplanation
-            What ``explain`` returned of a text.
+            Explanation of a text, from ``explain`` of an estimator.
         label : object, default=None
             The class of the bars; None is the one with the largest logit.
         n_others : int, default=2
-            How many other classes are shown as lines, those with the largest logits, at most 5.
+            Number of other classes shown as lines: those with the largest logits, at most 5.
         ax : matplotlib Axes, default=None
-            Where; a new figure if None.
+            Axes to draw in; a new figure if None.
 
         Returns
         -------
@@ -132,16 +132,16 @@ class PassageDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where; a new figure if None.
+            Axes to draw in; a new figure if None.
         label : object, default=None
             The class of the bars; None is the one with the largest logit.
         n_others : int, default=2
-            How many other classes are shown as lines, those with the largest logits, at most 5.
+            Number of other classes shown as lines: those with the largest logits, at most 5.
 
         Returns
         -------
         display : PassageDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------

@@ -40,13 +40,13 @@ def explain(
     texts : sequence of str
         The texts of the documents.
     documents : ndarray of ChunkedDocument
-        Know their spans.
+        The documents, which must hold their spans.
     net : LongBertNet
-        Trained.
+        A trained net.
     targets : Targets
     level : {"chunk", "sentence"}
     max_sentences : int or None
-        At most so many sentences of a text are left out in turn; None leaves out all.
+        Most sentences of a text that are left out in turn; None is all of them.
     progress : bool
         Whether to show a bar.
     """
@@ -57,7 +57,7 @@ def explain(
     ]
     if level == "chunk":
         return explained
-    shows_one = progress and len(explained) == 1  # the passes of one text; else texts
+    shows_one = progress and len(explained) == 1  # a bar shows the passes of one text
     parts = zip(explained, documents, outputs, strict=True)
     hidden = shows_one or not progress
     with Bar(parts, total=len(explained), desc="explain", disable=hidden) as bar:
@@ -73,7 +73,7 @@ def _explain_chunks(
     pooled = POOLINGS[pooling].pool(outputs).numpy()[None]  # (1, n_outputs)
     predictions, probabilities = targets.predictions(pooled), targets.probabilities(pooled)
     contributions, chunk_logits = chunk_contributions(outputs, POOLINGS[pooling], targets)
-    largest = np.finfo(np.float32).max  # a number next to it may be predicted beyond it
+    largest = np.finfo(np.float32).max  # predictions close to it may exceed it
     logits = np.clip(targets.in_unit(pooled[0].astype(np.float64)), -largest, largest)
     bounds = passage_bounds(document, len(text))
     return DocumentExplanation(

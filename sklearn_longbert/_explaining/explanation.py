@@ -1,4 +1,4 @@
-"""DocumentExplanation: what each passage of a text contributes to its prediction."""
+"""DocumentExplanation, the contributions of passages to the prediction of a text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ LONGEST_SHOWN = 60  # characters of a passage in a repr
 
 @dataclass(frozen=True, eq=False)
 class DocumentExplanation:
-    """What each passage of a text contributes to its prediction.
+    """Contributions of the passages of a text to its prediction.
 
-    Made by ``explain`` of the estimators. Its length is the number of passages; a slice, or an
-    array of indices, is an explanation of these passages only.
+    It is returned by ``explain`` of the estimators. Its length is the number of passages. Indexing
+    it with a slice, or with an array of indices, gives an explanation of these passages only.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class DocumentExplanation:
     chunk_logits : ndarray of shape (n_passages, n_classes), dtype float32, or None
         What the encoder and the head give each chunk; None for sentences.
     chunk : ndarray of shape (n_passages,), dtype int
-        The number of each passage in the text, counted from 0.
+        Number of each passage in the text, counted from 0.
     level : {"chunk", "sentence"}
         What a passage is.
 
@@ -81,7 +81,7 @@ class DocumentExplanation:
 
     @property
     def main_class(self) -> int:
-        """Index of the class with the largest logit: the predicted one, where there is one."""
+        """Index of the class with the largest logit: the predicted class, if one is predicted."""
         return int(np.argmax(self.logits))
 
     def top(self, n: int = 3, label: Any = None) -> Self:
@@ -90,9 +90,9 @@ class DocumentExplanation:
         Parameters
         ----------
         n : int, default=3
-            How many, the largest contribution first.
+            Number of passages. The largest contribution comes first.
         label : object, default=None
-            To which of `classes`; None is the one with the largest logit.
+            The class that they contribute to; None is the one with the largest logit.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class DocumentExplanation:
         return self[np.argsort(-of_class, kind="stable")[:n]]
 
     def index_of(self, label: Any = None) -> int:
-        """Return the index of a label among `classes`; of None, `main_class`.
+        """Return the index of a label among `classes`, or `main_class` for None.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class DocumentExplanation:
         Returns
         -------
         frame : DataFrame
-            With the columns chunk, start, end, passage, class and contribution; of sentences,
+            Its columns are chunk, start, end, passage, class and contribution. For sentences,
             the first is called sentence.
 
         Raises

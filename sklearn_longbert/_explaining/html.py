@@ -1,7 +1,7 @@
-"""An explanation as HTML: the text itself, its passages tinted by what they contribute.
+"""Show an explanation as HTML: the text itself, with passages tinted by their contributions.
 
-Everything of the text is escaped. Of long texts the passages that contribute little are folded,
-and only their ends are in the page.
+Invariant: everything of the text is escaped. In long texts, passages that contribute little are
+folded, and the page holds only their beginnings and ends.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from sklearn_longbert._explaining.explanation import DocumentExplanation
 
-WHOLE_CHARACTERS = 20_000  # of a text that is shown whole
-MOST_SHOWN = 20  # passages of a longer one that are not folded
-ENDS = 80  # characters of either end of what is folded
-MOST_CLASSES = 8  # in the legend, those with the largest logits
+WHOLE_CHARACTERS = 20_000  # most characters of a text that is shown whole
+MOST_SHOWN = 20  # most passages of a longer text that are not folded
+ENDS = 80  # characters shown of either end of a folded part
+MOST_CLASSES = 8  # most classes in the legend: those with the largest logits
 
-# Blue for and orange against, which the colour-blind tell apart, behind text of the page's colour.
+# Passages are blue (for) or orange (against), which colour-blind people can tell apart.
 STYLE = """
 .longbert{--for:0,114,178;--against:213,94,0;--line:#8884;font:14px/1.6 system-ui,sans-serif;
  color:#1a1a1a;background:#fff;padding:.8em;border:1px solid var(--line);border-radius:6px}
@@ -87,7 +87,7 @@ def _word(label: Any) -> str:
 def _passages(
     explanation: "DocumentExplanation", contributions: NDArray[np.float64], strongest: float
 ) -> Iterator[str]:
-    """Yield the passages in the order of the text; one for a run of those that are folded."""
+    """Yield the passages in the order of the text; a run of folded ones is one part."""
     order = np.argsort(explanation.start, kind="stable")
     folded = np.zeros(len(order), dtype=bool)
     if len(explanation.text) > WHOLE_CHARACTERS:
@@ -127,7 +127,7 @@ def _fold(passage: str, contribution: float, n: int) -> str:
 
 
 def _left_out(text: str, start: int, end: int) -> str:
-    """Return what no passage covers, which the encoder has not read or nobody asked for."""
+    """Return a part that no passage covers, because it was cut or nobody asked for it."""
     if end <= start:
         return ""
     return (

@@ -28,7 +28,7 @@ def select_device(device: str) -> torch.device:
 
 
 def available_device(device: str) -> torch.device:
-    """Return the torch device of that name, or where this machine has none what "auto" is."""
+    """Return the torch device of that name, or that of "auto" if this machine lacks it."""
     try:
         return select_device(device)
     except ValueError:
@@ -38,8 +38,8 @@ def available_device(device: str) -> torch.device:
 def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the dtype of autocast, None for plain float32.
 
-    "auto" goes by what the processor says of itself, not by a timing: a timing could fall
-    differently in two runs on one machine, and so would the weights.
+    "auto" follows what the processor reports of itself, not a timing: a timing could differ
+    between two runs on one machine, and the weights would then differ too.
     """
     if precision == "auto":
         precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"

@@ -35,8 +35,8 @@ def find_folder(
 ) -> Path:
     """Return the folder that holds the files of `model_name`, downloading them if need be.
 
-    Tried in this order: a local folder, the Hub's cache, for the default name the weights
-    that the package of the ``offline`` extra holds, the Hub.
+    Places are tried in this order: a local folder; the Hub's cache; for the default name, the
+    weights in the package of the ``offline`` extra; the Hub.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def find_folder(
     try:
         folder = Path(model_name).expanduser()
         is_folder = folder.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # an unknown user, a name too long, a NUL
         raise ValueError(f"model_name={model_name!r:.80} is not a folder ({error}).") from error
     if model_name and is_folder:
         return folder
@@ -126,7 +126,7 @@ def _packaged_folder() -> Path | None:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, size: int, modified: int) -> str:
-    """Hash a file once as long as its size and time of change stay the same."""
+    """Return the hash of a file, computed again only if its size or time of change differs."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -134,7 +134,7 @@ def _sha256(path: Path, size: int, modified: int) -> str:
 def _download(model_name: str, revision: str | None) -> Path:
     try:
         info = huggingface_hub.HfApi().model_info(model_name, revision=revision, timeout=30)
-        # In a repository's root: exports to other formats are kept in folders below it.
+        # Only files in the root count: folders below it hold exports to other formats.
         names = [file.rfilename for file in info.siblings or () if "/" not in file.rfilename]
         wanted = [name for name in names if name.endswith((".json", ".txt", ".model"))]
         safetensors = [name for name in names if name.endswith(".safetensors")]
@@ -147,7 +147,7 @@ def _download(model_name: str, revision: str | None) -> Path:
             f"The Hub gives no access to model_name={model_name!r}, revision={revision!r}: check "
             f"the spelling, or log in with `hf auth login` if it is private or gated. ({error})"
         ) from error
-    except Exception as error:  # the HTTP client's own errors share no base class with OSError
+    except Exception as error:  # errors of the HTTP client need not be OSErrors
         raise OSError(
             f"model_name={model_name!r} is not on this machine and the Hub could not be reached "
             f"({type(error).__name__}: {error}): check the connection, or "

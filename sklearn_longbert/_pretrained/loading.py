@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from sklearn_longbert._pretrained.hub import TOKENIZER_FILES, WEIGHT_FILES, has_any
 
-# What encoders call their dropout probabilities: transformers has no common name for them.
+# Names of dropout probabilities in encoders' configs: transformers has no common name for them.
 HIDDEN_DROPOUTS = (
     "hidden_dropout_prob",
     "hidden_dropout",
@@ -40,12 +40,12 @@ _silence_lock = threading.RLock()
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Switch off the load report and the progress bars, which are global switches."""
+    """Switch off transformers' load report and progress bars, and restore them afterwards."""
     with _silence_lock:
         verbosity = transformers_logging.get_verbosity()
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-        # Its public switch would also change the Hub's, which cannot all be read and restored.
+        # The public switch would also change those of the Hub, which cannot all be restored.
         transformers_logging._tqdm_active = False
         try:
             yield
@@ -60,7 +60,7 @@ def load_config(folder: Path) -> Any:
     Raises
     ------
     ValueError
-        If the folder holds no config.json, or none of a text encoder that transformers knows.
+        If the folder holds no config.json that describes a text encoder known to transformers.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -74,7 +74,7 @@ def load_config(folder: Path) -> Any:
             config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-    except Exception as error:  # the validation of its fields raises errors of its own kind
+    except Exception as error:  # validation of the fields raises errors of other kinds
         raise ValueError(
             f"{path} is not the configuration of an encoder that transformers can load "
             f"({error}): save or download it again, or pass an encoder whose code is part of "
@@ -99,8 +99,8 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
     Raises
     ------
     ValueError
-        If the folder holds no tokenizer, one with another vocabulary than the encoder's, or
-        one without a Rust backend.
+        If the folder holds no tokenizer, or if its vocabulary is not the encoder's, or if it has
+        no Rust backend.
     """
     if not has_any(folder, TOKENIZER_FILES):
         raise ValueError(
@@ -117,7 +117,7 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
             f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: {error}): save "
             f"it again with tokenizer.save_pretrained({str(folder)!r})."
         ) from error
-    # transformers makes an almost empty vocabulary, without a word, where its file is missing.
+    # Where the vocabulary file is missing, transformers makes an almost empty one without a word.
     n_tokens, n_expected = len(tokenizer), getattr(config, "vocab_size", len(tokenizer))
     if not n_expected / 2 < n_tokens <= n_expected:
         raise ValueError(
@@ -134,10 +134,10 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
 
 
 def encoder_limit(config: Any) -> int | None:
-    """Return how many tokens the encoder can read at once, None where nothing bounds it.
+    """Return how many tokens the encoder can encode at once, None if there is no limit.
 
-    RoBERTa and its kin number positions from the padding index + 1, which their table of
-    position embeddings shows by its own ``padding_idx``; those rows are of no use to tokens.
+    RoBERTa and its relatives number positions from the padding index + 1. Their table of position
+    embeddings shows it by its own ``padding_idx``. Tokens cannot use the rows before.
     """
     n_positions = getattr(config, "max_position_embeddings", None)
     if n_positions is None or n_positions <= 0:
@@ -168,7 +168,7 @@ def set_dropout(config: Any, dropout: float, attention_dropout: float) -> Any:
     ):
         known = [name for name in names if hasattr(config, name)]
         for name in known:
-            setattr(config, name, float(value))  # configs check the types of their fields
+            setattr(config, name, float(value))  # because configs check the types of fields
         if not known and value > 0:
             warn(
                 f"The encoder ({config.model_type}) has no setting that is known to be its "
@@ -185,7 +185,7 @@ def load_encoder(folder: Path, dropout: float, attention_dropout: float) -> PreT
     Raises
     ------
     ValueError
-        If the folder holds no weights, damaged ones, or another architecture's.
+        If the folder holds no weights, or if they are damaged or of another architecture.
     """
     encoder, missing_keys = load_weights(
         AutoModel, folder, set_dropout(load_config(folder), dropout, attention_dropout)
@@ -204,13 +204,14 @@ def load_sequence_classifier(
     ----------
     folder : Path
     head : tuple of str
-        Names of the head's layers; of some architectures one is the encoder's pooler.
+        Names of the head's layers. In some architectures one of them is the encoder's pooler.
     dropout, attention_dropout : float
 
     Raises
     ------
     ValueError
-        If the folder holds no weights, damaged ones, another architecture's, or no head.
+        If the folder holds no weights, or if they are damaged, of another architecture, or
+        without a head.
     """
     auto = AutoModelForSequenceClassification
     config = set_dropout(load_config(folder), dropout, attention_dropout)
@@ -232,12 +233,12 @@ def load_sequence_classifier(
 
 
 def load_weights(auto: Any, folder: Path, config: Any) -> tuple[PreTrainedModel, set[str]]:
-    """Return a model of `auto`'s kind, and the names of weights that the folder lacks.
+    """Return a network of `auto`'s kind, and the names of weights that the folder lacks.
 
     Raises
     ------
     ValueError
-        If the folder holds no weights, damaged ones, or another architecture's.
+        If the folder holds no weights, or if they are damaged or of another architecture.
     """
     if not has_any(folder, WEIGHT_FILES):
         raise ValueError(
@@ -245,7 +246,7 @@ def load_weights(auto: Any, folder: Path, config: Any) -> tuple[PreTrainedModel,
             f"encoder.save_pretrained({str(folder)!r})."
         )
     try:
-        # Missing weights are drawn from torch's global generator.
+        # Missing weights are drawn from torch's global generator, whose state is then restored.
         with silenced(), torch.random.fork_rng(devices=[]):
             model, info = auto.from_pretrained(
                 folder,
@@ -253,10 +254,10 @@ def load_weights(auto: Any, folder: Path, config: Any) -> tuple[PreTrainedModel,
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # its error refers to a report that is silenced
+                ignore_mismatched_sizes=True,  # that error refers to the silenced report
                 output_loading_info=True,
             )
-    except Exception as error:  # safetensors, torch and transformers each raise their own
+    except Exception as error:  # safetensors, torch and transformers each raise their own errors
         raise ValueError(
             f"The weights in {folder} cannot be loaded ({type(error).__name__}: {error}): save "
             f"the encoder again, or download it anew."
@@ -295,7 +296,7 @@ def _check_complete(encoder: PreTrainedModel, missing_keys: set[str], folder: Pa
 
 
 def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) -> PreTrainedModel:
-    """Return an encoder of this config without weights of its own: the caller loads them.
+    """Return an encoder of this config, with uninitialised weights that the caller sets.
 
     Parameters
     ----------
@@ -311,7 +312,7 @@ def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) ->
 
 
 def without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Drop the layer above the hidden states: it costs memory and would never get a gradient."""
+    """Remove the pooler, if any: it takes memory and would never get a gradient."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder

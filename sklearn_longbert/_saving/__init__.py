@@ -1,1 +1,1 @@
-"""Fitted estimators and checkpoints in folders."""
+"""Save and load fitted estimators in folders, and load checkpoints."""

@@ -1,6 +1,6 @@
-"""Networks from checkpoints that somebody else fine-tuned for sequence classification.
+"""Make networks of checkpoints that somebody else fine-tuned for sequence classification.
 
-Invariant: the network gives each chunk the logits that transformers' own model gives it.
+Invariant: the network gives each chunk the same logits as transformers' own class does.
 """
 
 from operator import attrgetter
@@ -18,8 +18,8 @@ from sklearn_longbert._pretrained.loading import (
 )
 from sklearn_longbert._targets.targets import Classes, Labels, Numbers, Targets
 
-# Of each architecture, how its head reads the hidden state of the first token: the first layer,
-# its activation (None is the config's pooler_hidden_act), and the last layer.
+# For each architecture, the layers of the head, whose input is the hidden state of the first token:
+# first layer, activation (None is the config's pooler_hidden_act), last layer.
 HEADS: dict[str, tuple[str, str | None, str]] = {
     "bert": ("bert.pooler.dense", "tanh", "classifier"),
     "roberta": ("classifier.dense", "tanh", "classifier.out_proj"),
@@ -34,7 +34,7 @@ HEADS: dict[str, tuple[str, str | None, str]] = {
 
 
 def targets_of_checkpoint(config: Any, kind: str) -> tuple[Targets, list[int]]:
-    """Return what a checkpoint predicts, and which of its outputs comes first, second, and so on.
+    """Return the targets of a checkpoint, and the numbers of its outputs in their order.
 
     Parameters
     ----------
@@ -80,14 +80,14 @@ def _label_names(config: Any) -> Any:
 
 
 def _is_regression(config: Any) -> bool:
-    """Whether the outputs of a checkpoint are numbers, as those of a single output are."""
+    """Return whether a checkpoint predicts numbers, as a single output does by default."""
     return config.problem_type == "regression" or (
         config.problem_type is None and config.num_labels == 1
     )
 
 
 def check_known_head(config: Any, folder: Path) -> None:
-    """Raise ValueError unless the head of this architecture can be read."""
+    """Raise ValueError unless the head of this architecture is known."""
     if config.model_type not in HEADS:
         raise ValueError(
             f"{folder} holds a {config.model_type}, whose head for sequence classification cannot "
@@ -107,10 +107,10 @@ def network_from_checkpoint(
     dropouts : tuple of float
         dropout and attention_dropout.
     order : list of int
-        Which of the head's outputs come first, second, and so on.
+        Numbers of the head's outputs, in the order of the network's outputs.
     pooling : str
     frozen : bool
-        As in :class:`LongBertNetwork`.
+        See :class:`LongBertNetwork`.
     """
     config = load_config(folder)
     dense_name, activation, last_name = HEADS[config.model_type]

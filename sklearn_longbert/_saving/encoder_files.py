@@ -1,7 +1,8 @@
-"""Encoder and tokenizer in a folder that transformers opens too, and back, without the Hub.
+"""Write encoder and tokenizer to a folder that transformers opens too, and load them again.
 
-What is read may come from anybody: nothing that a config could name is looked for elsewhere, and
-sizes are compared with those of the weights before anything that large is made.
+Invariants: nothing is looked for outside of the folder, whatever its config names; sizes in the
+config are compared with those of the weights before anything of such a size is made. Both matter
+because a folder may come from anybody.
 """
 
 import json
@@ -29,7 +30,7 @@ ELSEWHERE = re.compile(
 
 
 def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
-    """Write config.json and the weights, in one file.
+    """Write config.json, and the weights in one file.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def save_tokenizer(
     for path in folder.iterdir():
         if path.name not in FILES:
             path.unlink()
-    tokenizer.save(str(folder / TOKENIZER))  # as it is: the wrapper has added its tokens
+    tokenizer.save(str(folder / TOKENIZER))  # again, without the tokens that the wrapper added
 
 
 def load_saved_tokenizer(folder: Path) -> Tokenizer:
@@ -93,7 +94,7 @@ def load_saved_encoder(folder: Path) -> PreTrainedModel:
     Raises
     ------
     ValueError
-        If config and weights do not belong together, or cannot be read.
+        If config and weights cannot be loaded, or do not belong together.
     """
     _check_raw_config(folder / CONFIG)
     config = load_config(folder)
@@ -105,7 +106,7 @@ def load_saved_encoder(folder: Path) -> PreTrainedModel:
 
 
 def _check_raw_config(path: Path) -> None:
-    """Raise ValueError at what transformers would act on while it reads a config."""
+    """Raise ValueError at settings that transformers would act on while it loads a config."""
     if path.stat().st_size > MOST_CONFIG_BYTES:
         raise ValueError(f"{path} has more than {MOST_CONFIG_BYTES} bytes")
     config = json.loads(path.read_bytes())

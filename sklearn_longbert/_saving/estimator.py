@@ -1,8 +1,8 @@
-"""A fitted estimator as a folder: weights as safetensors, everything else as JSON.
+"""Save and load a fitted estimator as a folder: weights as safetensors, all else as JSON.
 
-Invariants: nothing in the folder is run when it is loaded; what was not written here, or has
-changed since, is an error. A further file is written in :func:`save`, named in `REQUIRED`, and
-loaded in `_load_once`.
+Invariants: nothing in the folder is run when it is loaded; a file that was not written here, or has
+changed since, is an error. To add a file, write it in :func:`save`, name it in `REQUIRED`, and load
+it in `_load_once`.
 """
 
 import hashlib
@@ -46,18 +46,18 @@ from sklearn_longbert._targets.targets import Targets, targets_from_state, targe
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._version import __version__
 
-FORMAT = 2  # raise it when a folder of the old format can no longer be read as one of the new
+FORMAT = 2  # to be raised when this code can no longer load folders of the old format
 MANIFEST = "sklearn_longbert.json"
 HEAD = "head.safetensors"
 REQUIRED = (HEAD, *FILES)
 OURS = (MANIFEST, *REQUIRED)
-N_CHUNKS = "n_chunks_"  # among the tensors of the head
+N_CHUNKS = "n_chunks_"  # the name of a tensor beside those of the head
 MOST_MANIFEST_BYTES = 2**23
-MOST_TRIES = 5  # to load a folder that is being replaced
+MOST_TRIES = 5  # tries to load a folder that is being replaced
 CHUNKING = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
 SECTIONS = ("estimator", "parameters", "fitted", "targets", "chunker", "network")
-LOOKUPS = {"revision", "local_files_only"}  # how the Hub is asked, which a saved one keeps
-FITTED = {  # of a fit, beside network, chunker and targets, and the types of their values
+LOOKUPS = {"revision", "local_files_only"}  # for the Hub only; a saved estimator keeps its own
+FITTED = {  # results of a fit, besides network, chunker and targets, and their types
     "history": list,
     "best_epoch": int,
     "chunk_report": dict,
@@ -68,7 +68,7 @@ FITTED = {  # of a fit, beside network, chunker and targets, and the types of th
 
 @dataclass(frozen=True)
 class Saved:
-    """What a folder says of an estimator.
+    """A saved estimator, loaded from its folder.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class Saved:
     parameters : dict
         The parameters of the estimator.
     fitted : dict
-        What a fit has learned, by the names in `FITTED`, and `n_chunks`.
+        Results of the fit, with the names in `FITTED`, and `n_chunks`.
     used : dict
-        The values of the parameters that shape chunks and network, which the fit has used.
+        The values that the fit used for the parameters that shape chunks and network.
     targets : Targets
     network : LongBertNetwork
         On the CPU.
     chunker : TextChunker
-        Fitted.
+        The fitted chunker.
     """
 
     folder: Path
@@ -101,7 +101,7 @@ class Saved:
     chunker: TextChunker
 
     def check_new(self, cls: type, kind: str, new: dict[str, Any], known: Collection[str]) -> None:
-        """Raise an error if an estimator of that class cannot take this one's place.
+        """Raise an error if an estimator of class `cls` cannot be made of this one.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Saved:
 def load(name: Any) -> Saved | None:
     """Return the estimator that was saved in the local folder of that name, None if none was.
 
-    Where another process saves there meanwhile, it is the whole old one or the whole new one.
+    If another process saves there meanwhile, it is the whole old or the whole new one.
 
     Raises
     ------
@@ -176,10 +176,10 @@ def save(
     Parameters
     ----------
     name : str or path-like
-        Folder, that does not exist, is empty, or was saved before and is replaced.
+        Folder that does not exist, is empty, or was saved before and is replaced.
     network : LongBertNetwork
     chunker : TextChunker
-        Fitted.
+        The fitted chunker.
     targets : Targets
     **sections : dict
         `estimator`, `parameters` and `fitted`, as in :class:`Saved`.
@@ -191,14 +191,14 @@ def save(
     OSError
         If it cannot be written, for instance because the disk is full.
     TypeError
-        If a section holds what JSON has no form for.
+        If a section holds a value that has no form in JSON.
     """
     folder, layout = named_folder(name), chunker.layout_
     sections["chunker"] = {**chunker.get_params(), "pad_id": layout.pad_id}
     sections["network"] = network_settings(network)
     sections["targets"] = targets_state(targets)
     sections["fitted"] = dict(sections["fitted"])
-    n_chunks = sections["fitted"].pop("n_chunks")  # one a training text
+    n_chunks = sections["fitted"].pop("n_chunks")  # one per training text
     content = {name: _in_json(section) for name, section in sections.items()}
     check_replaceable(folder, OURS)
     with written_beside(folder, OURS) as beside:
@@ -217,25 +217,25 @@ def save(
         if len(text) > MOST_MANIFEST_BYTES:
             raise ValueError("its labels and parameters are too large: keep it as a pickle")
         (beside / MANIFEST).write_text(text, encoding="utf-8")
-        for path in beside.iterdir():  # safetensors lets nobody else read what it writes
+        for path in beside.iterdir():  # only its owner can read a file of safetensors
             shutil.copymode(beside / MANIFEST, path)
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether an estimator was saved in that folder, undamaged or not."""
+    """Return whether an estimator was saved in that folder, undamaged or not."""
     return (folder / MANIFEST).is_file()
 
 
 def _find_saved(name: Any) -> Path | None:
-    """Return the folder of a saved estimator.
+    """Return the folder of a saved estimator, None if there is none.
 
-    Where a process was killed between the two renames of a save, it is the one it had put aside.
+    If a process was killed between the two renames of a save, it is the folder put aside.
     """
     try:
         folder = absolute(name)
         exists = folder.exists() or not folder.name
     except (OSError, ValueError, TypeError, RuntimeError):
-        return None  # what it is instead, find_folder says
+        return None  # find_folder then says what is wrong with the name
     if exists:
         return folder if is_saved(folder) else None
     aside = folder_aside(folder)
@@ -253,7 +253,7 @@ def _warn_if_aside(folder: Path, name: Any) -> None:
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Tell a folder from another one that has taken its name."""
+    """Return what differs between a folder and another one that takes its name."""
     try:
         status = (folder / MANIFEST).stat()
     except OSError:
@@ -271,7 +271,7 @@ def _load_once(folder: Path) -> Saved:
             targets.check(network.head.out_features)
             _check_fitted(manifest["fitted"])
             _check_pass(network, chunker)
-    except Exception as error:  # whatever a config, weights or a tokenizer of any content bring
+    except Exception as error:  # wrong content brings errors of any kind
         raise _damaged(folder, error) from error
     cut = chunker.get_params()
     return Saved(
@@ -321,14 +321,14 @@ def _load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _saving_version(content: Any) -> str:
-    """Return the version that wrote a manifest, as far as a manifest of another format says."""
+    """Return the version that wrote a manifest of another format, if the manifest names it."""
     versions = content.get("versions") if isinstance(content, dict) else None
     version = versions.get("sklearn-longbert") if isinstance(versions, dict) else None
     return f"{version or 'unknown'!s:.20}"
 
 
 def _check_fitted(fitted: dict[str, Any]) -> None:
-    """Raise ValueError unless these could be what a fit has learned."""
+    """Raise ValueError unless these could be the results of a fit."""
     if fitted.keys() != FITTED.keys():
         raise ValueError(f"a fit with the attributes {sorted(fitted)}")
     for name, kind in FITTED.items():
@@ -347,7 +347,7 @@ def _check_fitted(fitted: dict[str, Any]) -> None:
 def _load_network(
     folder: Path, settings: dict[str, Any]
 ) -> tuple[LongBertNetwork, NDArray[np.intp]]:
-    """Return the network, and the chunks of each training text, which lie beside its weights."""
+    """Return the network, and the number of chunks of each training text, stored beside it."""
     head = load_file(folder / HEAD)
     n_chunks = head.pop(N_CHUNKS)
     if n_chunks.dtype.kind != "i" or n_chunks.ndim != 1 or (n_chunks < 0).any():
@@ -413,7 +413,7 @@ def _in_json(section: Any) -> Any:
 
 
 def _check_settings(settings: dict[str, Any], head: dict[str, Any], hidden_size: int) -> None:
-    """Raise ValueError before anything is made as large as wrong settings say."""
+    """Raise ValueError at wrong settings, before anything is made in the sizes that they name."""
     size = hidden_size
     if settings["hidden_layer"] is not None:
         size, activation = settings["hidden_layer"]

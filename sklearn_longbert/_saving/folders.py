@@ -1,8 +1,8 @@
 """Folders that are written whole or not at all, and replaced by renaming.
 
-Invariant: a folder is written beside its place, so that what was there stays whole until the new
-one is. This is our own code because no library replaces a whole folder, checks what it replaces,
-and keeps the old one readable meanwhile.
+Invariant: a folder is written beside its place, so that the old folder stays whole until the new
+one is complete. This is our own code because no library replaces a whole folder, checks what it
+replaces, and keeps the old one readable meanwhile.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def fingerprint(path: Path) -> list[Any]:
 
 def check_files(folder: Path, files: dict[str, Any], required: Collection[str]) -> None:
     """Raise ValueError unless `files` are the required ones, with their fingerprints."""
-    if set(files) != set(required):  # so that no name can lead elsewhere
+    if set(files) != set(required):  # so that no name can lead out of the folder
         raise ValueError(
             f"it names the files {sorted(files)} where {sorted(required)} are expected"
         )
@@ -62,12 +62,12 @@ def check_replaceable(folder: Path, ours: Collection[str]) -> None:
 
 
 def absolute(name: Any) -> Path:
-    """Return the folder itself, where the name is relative or that of a link to it."""
+    """Return the absolute path of a folder, with links in its name resolved."""
     return Path(name).expanduser().resolve()
 
 
 def named_folder(name: Any) -> Path:
-    """Return the folder to save in, whose name may be taken from what is there now."""
+    """Return the folder to save in; raise an error if it is no name or the current folder."""
     try:
         folder = absolute(name)
     except TypeError as error:
@@ -94,12 +94,12 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     ----------
     folder : Path
     ours : collection of str
-        As in :func:`check_replaceable`.
+        See :func:`check_replaceable`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")
     try:
-        beside.mkdir(mode=0o700)  # nobody else's until it is complete
+        beside.mkdir(mode=0o700)  # closed to others until it is complete
         yield beside
         _write_through(beside)
         _replace(folder, beside, ours)
@@ -116,8 +116,8 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
 
 
 def _write_through(folder: Path) -> None:
-    """Have the operating system put the files on the disk before they get their name."""
-    folders = () if os.name == "nt" else (folder,)  # which Windows cannot open
+    """Make the operating system write the files to disk before the folder gets its name."""
+    folders = () if os.name == "nt" else (folder,)  # Windows cannot open a folder
     for path in (*folder.iterdir(), *folders):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -128,13 +128,13 @@ def _write_through(folder: Path) -> None:
 
 def _replace(folder: Path, new: Path, ours: Collection[str]) -> None:
     aside = folder_aside(folder)
-    for place in (folder, aside):  # once more: writing has taken its time
+    for place in (folder, aside):  # checked again, because writing took a while
         check_replaceable(place, ours)
     if folder.exists():
         shutil.copymode(folder, new)
         shutil.rmtree(aside, ignore_errors=True)
     else:
-        usual = new / "usual"  # permissions of a new folder here, without asking for the umask
+        usual = new / "usual"  # shows the permissions of a new folder here
         usual.mkdir()
         shutil.copymode(usual, new)
         usual.rmdir()
@@ -142,7 +142,7 @@ def _replace(folder: Path, new: Path, ours: Collection[str]) -> None:
         if folder.exists():
             folder.rename(aside)
         new.rename(folder)
-    except BaseException:  # Ctrl-C, too: what was put aside gets its name back
+    except BaseException:  # Ctrl-C, too: the folder put aside gets its name back
         if aside.exists() and not folder.exists():
             aside.rename(folder)
         raise

@@ -1,9 +1,10 @@
-"""Values of Python and NumPy as JSON, and back: parameters and labels, nothing that runs.
+"""Write values of Python and NumPy as JSON, and read them: parameters and labels, never code.
 
-This is our own code because a library of more types, or of any type, would run what a file names.
+This is our own code because a library for more types, or for any type, would run code that a file
+names.
 
-What JSON has no word for is an object with one key, which begins with "$" and names its type.
-Reading makes values of these few types only, and checks them.
+Invariants: a value that JSON has no form for becomes an object with one key, which begins with "$"
+and names its type. Reading makes values of these few types only, and checks them.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects of the other types, StringDType
+ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects that to_json takes, StringDType
 
 
 def to_json(value: Any) -> Any:
-    """Return what ``json.dumps`` takes, and :func:`from_json` makes an equal value of.
+    """Return a form that ``json.dumps`` takes, and :func:`from_json` turns into an equal value.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def from_json(value: Any) -> Any:
     Raises
     ------
     ValueError
-        If it did not come from there.
+        If `value` did not come from :func:`to_json`.
     """
     if isinstance(value, list):
         return [from_json(item) for item in value]
@@ -63,7 +64,7 @@ def from_json(value: Any) -> Any:
         return KINDS[kind][2](value[kind])
     except ValueError:
         raise
-    except Exception as error:  # whatever NumPy, torch or Python make of the wrong content
+    except Exception as error:  # wrong content brings errors of any kind
         raise ValueError(f"no {kind}: {error}") from error
 
 
@@ -84,7 +85,7 @@ def _dtype(name: str) -> Any:
     dtype = np.dtype(name)
     if dtype.kind not in ARRAY_KINDS:
         raise ValueError(f"unknown dtype {name!r}")
-    # the width of a str is that of what it holds: a large number here would allocate it
+    # Items give an array of str its width. A large width from a file would be allocated.
     return np.dtype(str) if dtype.kind == "U" else dtype
 
 
@@ -114,7 +115,7 @@ def _scalar_from_json(content: Any) -> Any:
 def _random_state_from_json(content: Any) -> np.random.RandomState:
     state = from_json(content)
     key, position = state["state"]["key"], state["state"]["pos"]
-    # NumPy believes what it is given, and would read beyond the key
+    # NumPy does not check a state, and would read beyond a short key
     if not (
         state["bit_generator"] == "MT19937"
         and (key.shape, key.dtype) == ((624,), np.uint32)
@@ -128,12 +129,12 @@ def _random_state_from_json(content: Any) -> np.random.RandomState:
     return random_state
 
 
-# Each kind has its types, a function to what JSON can hold, and one back to the value. The first
-# kind that fits a value is taken: NumPy's float64 is a float, too.
+# Each kind has its types, a function that makes a JSON form, and one that makes the value again.
+# The first kind that fits a value is taken, because NumPy's float64 is a float, too.
 KINDS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "$array": (np.ndarray, _array_to_json, _array_from_json),
     "$scalar": (np.generic, lambda v: [v.dtype.str, to_json(v.item())], _scalar_from_json),
-    "$float": (float, repr, float),  # what JSON has no number for
+    "$float": (float, repr, float),  # NaN and infinity, which are no numbers in JSON
     "$tuple": (tuple, lambda v: [to_json(item) for item in v], lambda v: tuple(map(from_json, v))),
     "$dict": (
         dict,

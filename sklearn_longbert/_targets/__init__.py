@@ -1,1 +1,1 @@
-"""What a target is: its checks, its loss, its predictions and its linear probe."""
+"""Targets: their checks, losses, predictions and linear probes."""

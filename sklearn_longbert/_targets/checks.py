@@ -14,11 +14,11 @@ from sklearn.utils.validation import column_or_1d
 
 from sklearn_longbert._texts.checks import is_missing, raise_no_array, show
 
-LEAST_WEIGHT = 1e-100  # of the largest one; sums and logarithms of products of less underflow
+LEAST_WEIGHT = 1e-100  # relative to the largest; sums and logarithms of products of less underflow
 
 
 def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
-    """Return class labels, of shape (n_samples,), or an indicator matrix, of several columns.
+    """Return class labels of shape (n_samples,), or an indicator matrix of several columns.
 
     Labels are str, bool, datetime64, timedelta64, or whole numbers of at most 64 bits.
 
@@ -28,7 +28,7 @@ def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
         If `y` is None, has a missing label or one of another type, or has several columns that
         do not hold zeros and ones.
     TypeError
-        If labels are bytes, or NumPy makes no array of `y`.
+        If labels are bytes, or NumPy cannot make an array of `y`.
     """
     targets = _target_array(y, name)
     if targets.ndim == 2 and targets.shape[1] > 1:
@@ -39,12 +39,12 @@ def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
 
 
 def check_classes(classes: Any, name: str = "classes") -> NDArray[Any]:
-    """Return the labels that `partial_fit` is told of, of the dtype that :func:`check_labels` has.
+    """Return the `classes` of `partial_fit`, with the dtype that :func:`check_labels` returns.
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`check_labels`.
+        In the same cases as :func:`check_labels`.
     """
     return _check_column(_target_array(classes, name), name)
 
@@ -53,15 +53,15 @@ def _check_column(targets: NDArray[Any], name: str) -> NDArray[Any]:
     labels = column_or_1d(targets, warn=True)
     _check_elements(labels, name)
     if labels.dtype.kind == "T":
-        return labels.astype(object)  # which scikit-learn cannot score
+        return labels.astype(object)  # scikit-learn cannot score StringDType
     if labels.dtype == object and len(labels) and not isinstance(labels[0], str):
-        labels = np.array(labels.tolist())  # numbers or bool: scikit-learn cannot tell which
+        labels = np.array(labels.tolist())  # scikit-learn knows no numbers or bool as objects
     _check_label_type(labels, name)
     return labels
 
 
 def _check_label_type(labels: NDArray[Any], name: str) -> None:
-    """Raise at the first label of a type that scikit-learn takes for no class."""
+    """Raise an error at the first label of a type that scikit-learn does not take for a class."""
     kind, cure = "unknown", "make all labels str"
     if labels.dtype.kind == "f":
         _check_finite(labels, name)
@@ -101,7 +101,7 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
     ValueError
         If `y` is None, or has a value that is missing, infinite or not a number.
     TypeError
-        If NumPy makes no array of `y`.
+        If NumPy cannot make an array of `y`.
     """
     targets = _target_array(y, name)
     if targets.ndim != 2 or targets.shape[1] < 2:
@@ -120,9 +120,9 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
 
 
 def _target_array(y: Any, name: str) -> NDArray[Any]:
-    """Return targets in an array of the caller's own dtype, in which masked ones are None.
+    """Return targets as an array of the caller's own dtype, in which masked ones are None.
 
-    Of several columns none is missing.
+    If there are several columns, no value may be missing.
     """
     if y is None:
         raise ValueError(f"requires {name} to be passed, but the target {name} is None.")
@@ -162,7 +162,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _as_array(values: Any, name: str) -> NDArray[Any]:
-    """Return any container of numbers or labels as an array that says the same."""
+    """Return any container of numbers or labels as an array of the same values."""
     if issparse(values):
         values = values.toarray()
     if isinstance(values, np.ma.MaskedArray) and values.dtype.names is None:
@@ -171,7 +171,7 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
             shown[np.ma.getmaskarray(values)] = None
             return shown
         return values.data
-    # pandas' nullable dtypes, which NumPy would make objects of
+    # NumPy would make objects of pandas' nullable dtypes
     numpy_dtype = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
     if numpy_dtype is not None and not values.isna().any():
         return values.to_numpy(dtype=numpy_dtype)
@@ -189,9 +189,10 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def _as_str_array(elements: NDArray[np.object_]) -> NDArray[Any]:
-    """Return str as NumPy's, unless some are not: NumPy would make a str of each.
+    """Return an array of NumPy's str if all elements are str, else the elements unchanged.
 
-    It would also drop a NUL at the end, and take the name of an enumeration's member for it.
+    NumPy itself would make a str of every element. It would also drop a NUL at the end of a str,
+    and take the name of an enumeration's member for its value.
     """
     if not all(isinstance(element, str) for element in elements):
         return elements
@@ -240,7 +241,7 @@ def _raise_missing(value: Any, index: int, name: str) -> NoReturn:
 
 
 def _as_floats(values: NDArray[Any], name: str, cure: str) -> NDArray[np.float64]:
-    """Return finite numbers as float64, or say which of them, by its row, is none."""
+    """Return finite numbers as float64, or raise ValueError with the row of another value."""
     if values.dtype.kind in "mM":
         raise ValueError(f"{name} holds dates or durations where numbers are expected: convert it.")
     if values.dtype.kind not in "biuf":
@@ -255,7 +256,7 @@ def _as_floats(values: NDArray[Any], name: str, cure: str) -> NDArray[np.float64
                     f"expected: {cure}."
                 ) from error
         values = floats.reshape(values.shape)
-    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and found there
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which the check finds
         values = values.astype(np.float64)
     _check_finite(values, name)
     return values
@@ -277,7 +278,7 @@ def _check_finite(values: NDArray[np.floating[Any]], name: str) -> None:
 def check_lengths(
     texts: Sequence[Any] | NDArray[Any], targets: NDArray[Any], texts_name: str, targets_name: str
 ) -> None:
-    """Raise ValueError unless there is one target a text."""
+    """Raise ValueError unless there is one target for each text."""
     if len(texts) != len(targets):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {texts_name} has "
@@ -307,14 +308,14 @@ def check_weights(
 ) -> NDArray[np.float64]:
     """Return the weight of every text, ones where `sample_weight` is None.
 
-    Only their proportions matter. So where float64 is at its limits they are multiplied by a
-    power of two, which is exact, and those that are less than `LEAST_WEIGHT` of the largest are 0.
+    Only the proportions of weights matter. So near the limits of float64, weights are multiplied
+    by a power of two, which is exact. Weights below `LEAST_WEIGHT` times the largest become 0.
 
     Raises
     ------
     ValueError
-        If a weight is missing, infinite, negative or no number, all are zero, or there is not one
-        weight a text.
+        If a weight is missing, infinite, negative or not a number, if all are zero, or if there
+        is not one weight for each text.
     """
     name = "sample_weight"
     if sample_weight is None:

@@ -2,18 +2,18 @@
 
 Under mean pooling, and under attention, which begins as the mean, it is an ordinary linear model
 of document embeddings: pooling and a linear head commute. Under the other poolings it is fitted
-to the loss of the pooled outputs of chunks (`_pooled_linear`).
+to the loss of the pooled outputs of chunks (:mod:`sklearn_longbert._targets.pooled_linear`).
 
 Invariants: the regularisation is chosen by cross-validation of the weighted loss; equal documents
-are one of their summed weight, so that a weight of k is as good as k copies and copies do
+are merged into one with their summed weight, so that a weight of k equals k copies and copies do
 not leak between folds; the scale of the weights does not matter; and the features' scaling is
 folded into the coefficients, which apply to embeddings as they are.
 
-A logistic model of few texts has next to no loss on them, and a head without loss leaves the
-encoder with gradients that are mostly rounding, which AdamW scales up to full steps. So where
-the encoder is to be trained, logits are shrunk towards the logarithms of the classes' shares,
-until the loss is half of what these alone have (`LOSS_TO_LEARN_FROM`). Under mean and max pooling
-that changes no order of the logits but through the shares.
+A logistic model of few texts has almost no loss on them. A head without loss leaves the encoder
+with gradients that are mostly rounding errors, which AdamW scales up to full steps. So where the
+encoder is to be trained, logits are shrunk towards the logarithms of the classes' shares, until
+the loss is half of the loss of these shares alone (`LOSS_TO_LEARN_FROM`). Under mean and max
+pooling only the shares can change the order of the logits in this way.
 
 References
 ----------
@@ -38,16 +38,16 @@ from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Linear, 
 
 Fit = Callable[[Embeddings, NDArray, Floats, float], Linear]
 
-PENALTIES = 10.0 ** np.arange(1, -6, -1)  # of the squared coefficients, beside a mean loss
-NO_CHOICE = 1e-2  # where there is too little to cross-validate
+PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients, beside a mean loss
+NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
 N_FOLDS = 5
-LOSS_TO_LEARN_FROM = 0.5  # of the loss that the classes' shares alone have
+LOSS_TO_LEARN_FROM = 0.5  # relative to the loss of the classes' shares alone
 
 
 def classification_probe(
     embeddings: Embeddings, y: NDArray, weights: NDArray, n: int, shrink: bool = False
 ) -> Linear:
-    """Fit a logistic model with one output a class.
+    """Fit a logistic model with one output per class.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def classification_probe(
         Indices of classes.
     weights : ndarray of shape (n_documents,)
     n : int
-        Classes. One that has no documents is given half of an average distinct one, so that
-        its coefficients and intercept are finite.
+        Number of classes. A class without documents is given one with the mean embedding and half
+        of the mean weight, so that its coefficients and intercept are finite.
     shrink : bool, default=False
         Whether to leave the encoder a loss to learn from.
 
@@ -109,7 +109,7 @@ def multilabel_probe(
 
 
 def regression_probe(embeddings: Embeddings, y: NDArray, weights: NDArray) -> Linear:
-    """Fit a ridge model with one output a target.
+    """Fit a ridge model with one output per target.
 
     Parameters
     ----------
@@ -146,8 +146,8 @@ def _fit_probe(
     center = of_rows @ embeddings.rows
     centered = embeddings.rows - center.astype(embeddings.rows.dtype)
     variances = of_rows @ centered**2
-    variances[variances < (1e-6 * np.abs(embeddings.rows).max()) ** 2] = 0.0  # rounding
-    # a feature that hardly varies tells nothing but rounding
+    variances[variances < (1e-6 * np.abs(embeddings.rows).max()) ** 2] = 0.0  # rounding errors
+    # The second term keeps features that hardly vary, and hold mostly rounding errors, small.
     scales = np.sqrt(variances + 1e-4 * variances.mean())
     scales[scales == 0] = 1.0
     embeddings = replace(embeddings, rows=(centered / scales).astype(embeddings.rows.dtype))
@@ -160,7 +160,7 @@ def _fit_probe(
 def _shrink(
     linear: Linear, embeddings: Embeddings, y: NDArray, weights: NDArray, loss: Loss, guess: Floats
 ) -> Linear:
-    """Scale logits down, towards `guess`, which the classes' shares alone would be."""
+    """Shrink logits towards `guess`, the logits of the classes' shares alone."""
     coefficients, intercepts = linear
     of_guess = weights @ loss(np.tile(guess, (len(y), 1)), y)
 
@@ -179,7 +179,7 @@ def _shrink(
 def _merge_equal(
     embeddings: Embeddings, y: NDArray, weights: NDArray
 ) -> tuple[Embeddings, NDArray, Floats]:
-    """Return distinct documents, in an order of their own, with weights that sum to 1."""
+    """Return distinct documents, sorted by content, with weights that sum to 1."""
     table = np.column_stack([embeddings.means, y])
     _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
     weights = np.bincount(inverse.ravel(), weights)
@@ -200,7 +200,7 @@ def _choose_penalty(
 
 
 def _folds(y: NDArray) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield training and test rows; rows of a class that has too few for a fold always train."""
+    """Yield training and test rows; a class of a single row is in training rows only."""
     rows = np.arange(len(y))
     if y.ndim > 1:
         if len(y) >= 2:
@@ -230,11 +230,11 @@ def _fit_softmax(
     embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float, n_outputs: int
 ) -> Linear:
     if not embeddings.are_rows:
-        if n_outputs == 2:  # whose halves have half of the square of their difference
+        if n_outputs == 2:  # w/2 and -w/2 have half of the square of w
             penalty *= 2
         return fit_pooled(embeddings, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
     coefficients, intercepts = _fit_logistic(embeddings.rows, y, weights, penalty)
-    if n_outputs == 2:  # half of the one logit for each
+    if n_outputs == 2:  # each class gets half of the one logit
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     return coefficients, intercepts
@@ -264,18 +264,18 @@ def _squared_slope(predictions: Floats, y: NDArray) -> Floats:
 
 def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
     if not embeddings.are_rows:
-        n_outputs = y.shape[1]  # whose mean our loss is, where Ridge has the sum
+        n_outputs = y.shape[1]  # our loss is their mean, Ridge's their sum
         penalty = 2 * penalty / n_outputs
         return fit_pooled(embeddings, y, weights, penalty, n_outputs, _squared_loss, _squared_slope)
     model = Ridge(alpha=penalty).fit(embeddings.rows, y, sample_weight=weights)
-    # of one target scikit-learn drops the axis, or does not, as versions go
+    # for one target, some versions of scikit-learn drop the axis
     return model.coef_.reshape(y.shape[1], -1), model.intercept_.reshape(-1)
 
 
 def _fit_logistic(features: Floats, y: NDArray, weights: Floats, penalty: float) -> Linear:
     model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-5)
     with warnings.catch_warnings():
-        # of a start for training, which nobody could make converge
+        # users could not make this start of a training converge
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, y, sample_weight=weights)
     return model.coef_, model.intercept_

@@ -2,14 +2,15 @@
 
 Under "max" and "logsumexp" a linear model of mean embeddings is not the pooled head: a passage
 that decides hardly moves the mean of a long text. So the coefficients of the head are fitted where
-they act, on chunks. Invariants: the poolings are those of the network; with one row a document the
-model is the ordinary linear model.
+they act, on chunks. Invariants: the poolings are those of the network; with one row per document
+the model is the ordinary linear model.
 
-The maximum gives a gradient to the chunk that is largest now, whether it is the right one or not.
-Its fit therefore starts at the fit of a smooth pooling, the logarithm of the mean exponential. At
-coefficients of zero that is the mean of the chunks, and it sharpens as they grow.
+The maximum gives a gradient only to the chunk whose output is largest now, even if another chunk
+should decide. So its fit starts at the fit of a smooth pooling, the logarithm of the mean
+exponential. With zero coefficients that pooling is the mean of the chunks. It comes closer to the
+maximum as the coefficients grow.
 
-This is our own code because scikit-learn has no linear model of several rows a document.
+This is our own code because scikit-learn has no linear model of several rows per document.
 """
 
 from collections.abc import Callable
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Linear = tuple[Floats, Floats]  # coefficients (n_outputs, n_features), intercepts (n_outputs,)
-Loss = Callable[[Floats, NDArray], Floats]  # of logits and targets
+Loss = Callable[[Floats, NDArray], Floats]  # from logits and targets
 
-STOP = {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}  # what starts a training need not converge
+STOP = {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}  # the start of a training need not converge
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of documents: one row each, or one row a chunk whose outputs are pooled.
+    """Embeddings of documents: one row per document, or one per chunk with pooled outputs.
 
     Attributes
     ----------
     rows : ndarray of shape (n_rows, n_features)
         The rows of the first document, then those of the second, and so on.
     counts : ndarray of shape (n_documents,)
-        How many rows each document has, at least one.
+        Number of rows of each document, at least one.
     pooling : Pooling or None
         Pools the outputs of a document's rows; None where each document has one row.
     """
@@ -52,7 +53,7 @@ class Embeddings:
 
     @classmethod
     def of_means(cls, embeddings: NDArray) -> "Embeddings":
-        """Return one row a document, which is all that averaged logits depend on."""
+        """Return one row per document, because averaged logits depend only on mean embeddings."""
         return cls(embeddings.astype(np.float64), np.ones(len(embeddings), dtype=np.intp))
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class Embeddings:
 
     @cached_property
     def groups(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Documents of equally many rows, and their rows, of shape (n_group, count)."""
+        """Groups of documents with equally many rows, and those rows, of shape (n_group, count)."""
         members = [np.flatnonzero(self.counts == count) for count in np.unique(self.counts)]
         return [
             (documents, self.starts[documents][:, None] + np.arange(self.counts[documents[0]]))
@@ -89,12 +90,12 @@ class Embeddings:
         ]
 
     def select(self, indices: NDArray[np.intp]) -> "Embeddings":
-        """Return some documents."""
+        """Return the documents at these indices."""
         rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
         return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
 
     def with_rows(self, rows: NDArray) -> "Embeddings":
-        """Return documents that have `rows` too, each a document of its own."""
+        """Return these documents and, for each of `rows`, one more document of that row."""
         counts = np.concatenate([self.counts, np.ones(len(rows), dtype=np.intp)])
         return replace(self, rows=np.concatenate([self.rows, rows]), counts=counts)
 
@@ -110,7 +111,7 @@ class Embeddings:
         -------
         pooled : ndarray of shape (n_documents, n_outputs)
         shares : ndarray of shape (n_rows, n_outputs)
-            The derivative of its document's output by the output of each row.
+            Derivative of the document's output by the output of each of its rows.
         """
         assert self.pooling is not None
         pooled, shares = np.empty((len(self), of_rows.shape[1])), np.empty_like(of_rows)
@@ -130,7 +131,7 @@ def fit_pooled(
     loss: Loss,
     slope: Loss,
 ) -> Linear:
-    """Minimize the weighted loss of pooled outputs plus `penalty` / 2 times the squares.
+    """Minimize the weighted loss of pooled outputs plus a penalty on the coefficients.
 
     Parameters
     ----------
@@ -138,12 +139,12 @@ def fit_pooled(
     y : ndarray of shape (n_documents,) or (n_documents, n_outputs)
     weights : ndarray of shape (n_documents,)
     penalty : float
-        Multiplies the sum of the squared coefficients.
+        Half of it multiplies the sum of the squared coefficients.
     n_outputs : int
     loss : callable
-        From outputs and targets to losses, of shape (n_documents,).
+        Maps outputs and targets to losses, of shape (n_documents,).
     slope : callable
-        The derivative of the loss by the outputs, of shape (n_documents, n_outputs).
+        Maps them to the derivative of the loss by the outputs, (n_documents, n_outputs).
 
     Returns
     -------

@@ -1,9 +1,9 @@
-"""What a target is: classes, labels or numbers.
+"""Kinds of targets: classes, labels and numbers.
 
 Each kind of target is one class. It knows its names, its number of outputs, its loss and its
 linear probe, how targets become tensors, and how logits become predictions, probabilities and a
-score. No other module asks which kind of target it has. A new kind of target is a new class here,
-with an entry in `TARGETS`.
+score. Invariant: no other module asks which kind of target it has. A new kind of target is a new
+class here, with an entry in `TARGETS`.
 """
 
 from abc import ABC, abstractmethod
@@ -28,21 +28,21 @@ from sklearn_longbert._targets.linear_probe import (
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings, Linear
 
-# from embeddings, targets and weights to coefficients and intercepts
+# maps embeddings, targets and weights to coefficients and intercepts
 Probe = Callable[[Embeddings, NDArray[Any], NDArray[Any]], Linear]
 
 
 class Targets(ABC):
-    """One kind of target, with what a fit has learned of it.
+    """One kind of target, with the values that a fit has learned of it.
 
     Attributes
     ----------
     names : ndarray of shape (n_outputs,)
-        What the outputs stand for, in their order.
+        Names or numbers of the outputs, in their order.
     criterion : type of nn.Module
-        The loss, of logits and the tensors that :meth:`to_tensor` returns.
+        Loss of logits and of the tensors that :meth:`to_tensor` returns.
     unit : float or ndarray of shape (n_outputs,)
-        By how much a prediction rises where its logit rises by one.
+        Rise of a prediction if its logit rises by one.
     """
 
     criterion: ClassVar[type[nn.Module]]
@@ -54,12 +54,12 @@ class Targets(ABC):
 
     @property
     def n_outputs(self) -> int:
-        """How many logits a text has."""
+        """Number of logits of a text."""
         return len(self.names)
 
     @abstractmethod
     def probe(self, shrink: bool) -> Probe:
-        """Return what fits the linear model that a head starts at.
+        """Return a function that fits the linear model at which a head starts.
 
         Parameters
         ----------
@@ -69,19 +69,19 @@ class Targets(ABC):
 
     @abstractmethod
     def index(self, y: NDArray[Any], name: str = "y") -> NDArray[Any]:
-        """Return checked targets as numbers, or raise ValueError at those that do not fit."""
+        """Return checked targets as numbers, or raise ValueError at one that does not fit."""
 
     @abstractmethod
     def to_tensor(self, y: NDArray[Any]) -> Tensor:
-        """Return what the loss compares logits with, from what :meth:`index` has returned."""
+        """Return the tensor that the loss compares logits with, from a result of :meth:`index`."""
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
-        """Return what a split keeps in proportion, None for nothing."""
+        """Return the classes whose proportions a split keeps, None if there are none."""
         return None
 
     @abstractmethod
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Return what ``predict`` returns, from logits of shape (n_documents, n_outputs)."""
+        """Return the result of ``predict`` for logits of shape (n_documents, n_outputs)."""
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[Any] | None:
         """Return probabilities of the shape of `logits`, None where there are none."""
@@ -94,39 +94,39 @@ class Targets(ABC):
     @staticmethod
     @abstractmethod
     def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        """Return how well logits predict tensors' values, the higher the better."""
+        """Return how well logits predict the values of target tensors; higher is better."""
 
     def check_scored(self, n_texts: int) -> None:  # noqa: B027 - most scores need no more than one
-        """Raise ValueError unless so many held-out texts can be scored."""
+        """Raise ValueError unless `n_texts` held-out texts can be scored."""
 
     @abstractmethod
     def check(self, n_outputs: int) -> None:
-        """Raise ValueError unless these could be the targets of a head of `n_outputs` outputs."""
+        """Raise ValueError unless these targets fit a head of `n_outputs` outputs."""
 
 
 class ClassTargets(Targets):
-    """What classes and labels share: names that the caller gives, and weights of classes."""
+    """The base of classes and labels, which the caller names and which have class weights."""
 
     @abstractmethod
     def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]: ...
 
     @abstractmethod
     def log_probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Return the logarithms of the probabilities, finite also where these round to 0."""
+        """Return the logarithms of the probabilities, finite even where these round to 0."""
 
     @abstractmethod
     def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Return what ``decision_function`` returns."""
+        """Return the result of ``decision_function`` for logits."""
 
     @abstractmethod
     def class_weights(
         self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the weight that its class gives each text, or each label of each text."""
+        """Return the class weight of each text, or of each label of each text."""
 
     @abstractmethod
     def is_like(self, other: "ClassTargets") -> bool:
-        """Whether a fit of `other` targets may go on from a fit of these."""
+        """Return whether a fit of these targets may go on from a fit of `other` ones."""
 
     @abstractmethod
     def check_given(self, classes: ArrayLike) -> None:
@@ -135,7 +135,7 @@ class ClassTargets(Targets):
 
 @dataclass(frozen=True, eq=False)
 class Classes(ClassTargets):
-    """One of several classes a text.
+    """One of several classes for each text.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class Classes(ClassTargets):
 
 @dataclass(frozen=True, eq=False)
 class Labels(ClassTargets):
-    """Any number of labels a text: an indicator matrix with a column a label.
+    """Any number of labels for each text: an indicator matrix with one column per label.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ class Labels(ClassTargets):
         )
 
     def is_like(self, other: ClassTargets) -> bool:
-        # a checkpoint may have names for the columns, which a matrix does not tell
+        # names are not compared: a checkpoint may have them, an indicator matrix has none
         return isinstance(other, Labels) and self.n_outputs == other.n_outputs
 
     def check_given(self, classes: ArrayLike) -> None:
@@ -288,13 +288,13 @@ class Labels(ClassTargets):
 
 @dataclass(frozen=True, eq=False)
 class Numbers(Targets):
-    """One number a text, or several, which are standardised for training.
+    """One or several numbers for each text, which are standardised for training.
 
     Attributes
     ----------
     mean, spread : ndarray of shape () or (n_targets,)
-        Mean and standard deviation of the targets of the first fit. Where targets are one column
-        both have no axis, and predictions have one axis less.
+        Mean and standard deviation of the targets of the first fit. If there is one column of
+        targets, both have no axis, and predictions have the shape (n_documents,).
     """
 
     mean: NDArray[np.float64]
@@ -303,7 +303,7 @@ class Numbers(Targets):
 
     @classmethod
     def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
-        """Return the targets of a first fit, of values of shape (n_samples,) or (n_samples, k)."""
+        """Return the targets of a first fit, for values of shape (n_samples,) or (n_samples, k)."""
         mean = np.average(values, axis=0, weights=weights)
         spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
         is_rounding = spread <= 1e-10 * np.abs(values).max(axis=0)
@@ -335,7 +335,7 @@ class Numbers(Targets):
         return torch.from_numpy((y - self.mean) / self.spread).reshape(len(y), -1)
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.float32]:
-        largest = np.finfo(np.float32).max  # a target next to it may be predicted beyond it
+        largest = np.finfo(np.float32).max  # predictions of targets close to it may exceed it
         in_unit = self.in_unit(logits.astype(np.float64))
         values = np.clip(in_unit, -largest, largest).astype(np.float32)
         return values if np.ndim(self.mean) else values[:, 0]
@@ -376,7 +376,7 @@ def targets_state(targets: Targets) -> dict[str, Any]:
 
 
 def targets_from_state(state: dict[str, Any]) -> Targets:
-    """Return what :func:`targets_state` was given.
+    """Return the targets that :func:`targets_state` was given.
 
     Raises
     ------
@@ -412,13 +412,13 @@ def targets_of_labels(labels: NDArray[Any]) -> ClassTargets:
 
 
 def targets_of_parts(labels: NDArray[Any], classes: ArrayLike | None) -> ClassTargets:
-    """Return the targets of a first ``partial_fit`` of `labels`, of which more will come.
+    """Return the targets of a first ``partial_fit``; later ones may bring other labels.
 
     Raises
     ------
     ValueError
-        If `classes`, all that will ever come, are missing, fewer than two, or do not name each
-        column of an indicator matrix once.
+        If `classes`, all labels that will ever come, is missing or has fewer than two; or, with an
+        indicator matrix, if it does not name each column once.
     """
     if labels.ndim == 2:
         if classes is None:

@@ -1,1 +1,1 @@
-"""From the caller's texts to chunked documents."""
+"""Turn the caller's texts into chunked documents."""

@@ -20,10 +20,13 @@ _short.maxstring = _short.maxother = 80
 
 
 def is_missing(value: Any) -> bool:
-    """Whether `value` is None, NaN, pd.NA, pd.NaT, NumPy's, PyArrow's or a masked array's null."""
+    """Return whether `value` is missing.
+
+    Missing are None, NaN, pd.NA, pd.NaT, and the nulls of NumPy, PyArrow and masked arrays.
+    """
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    if isinstance(value, Decimal):  # one that signals refuses to be compared
+    if isinstance(value, Decimal):  # a signalling NaN cannot be compared
         return value.is_nan()
     return isinstance(value, numbers.Number | np.datetime64 | np.timedelta64) and bool(
         value != value
@@ -31,10 +34,10 @@ def is_missing(value: Any) -> bool:
 
 
 def show(value: Any) -> str:
-    """Return a short form of `value` for a message, also where Python has none."""
+    """Return a short form of `value` for a message, even where its repr fails."""
     try:
         return _short.repr(value)
-    except Exception:  # of an int of more digits than Python prints, or of the caller's own class
+    except Exception:  # repr of an int of too many digits, or of the caller's own class
         return f"<{type(value).__name__}>"
 
 
@@ -115,7 +118,7 @@ def check_texts(X: Any, name: str = "X") -> list[str]:
         A list, tuple, NumPy array (object, str, StringDType), pandas or polars Series,
         pyarrow array, or a frame with one column.
     name : str, default="X"
-        What the error messages call it.
+        Name of `X` in error messages.
 
     Returns
     -------
@@ -127,14 +130,14 @@ def check_texts(X: Any, name: str = "X") -> list[str]:
         If `X` is empty, a single text or not one-dimensional, or if an element is missing
         or cannot be encoded in UTF-8.
     TypeError
-        If `X` is no such container, or an element is not a str.
+        If `X` is not such a container, or an element is not a str.
     """
     texts = as_column(X, name).tolist()
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             _raise_not_a_text(text, index, name)
         if type(text) is not str:
-            texts[index] = str.__str__(text)  # str(text) of an enumeration's member is its name
+            texts[index] = str.__str__(text)  # str() of an enumeration's member is its name
         if not texts[index].isascii():
             _check_encodable(texts[index], index, name)
     return texts

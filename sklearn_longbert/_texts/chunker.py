@@ -1,7 +1,7 @@
 """Cut raw texts into chunks of token ids: the only module that calls a tokenizer.
 
-Invariant: a text is tokenized once, whole. How its token ids are cut into chunks is told in
-:mod:`sklearn_longbert._texts.documents`.
+Invariant: a text is tokenized once, as a whole. :mod:`sklearn_longbert._texts.documents` cuts its
+token ids into chunks.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
 
-DEFAULT_CHUNK_SIZE = 512  # where the encoder can read more, or says nothing
-# Texts given to Rust at once, and their characters: bounds memory, costs no speed.
+DEFAULT_CHUNK_SIZE = 512  # if the encoder can encode more at once, or states no limit
+# Most texts and characters that the tokenizer gets at once. They bound memory and cost no speed.
 TOKENIZER_BATCH, TOKENIZER_CHARACTERS = 256, 2**22
 PROBE_WORDS = ("a", "the", "0", ".", "に")
 
@@ -38,13 +38,12 @@ PROBE_WORDS = ("a", "the", "0", ".", "に")
 class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
     """Cut texts of any length into chunks of tokens that an encoder can encode at once.
 
-    Each text is tokenized once, whole; its token ids are cut into chunks, and each chunk
-    gets the encoder's own special tokens. A text whose chunks are all kept is cut into equally
-    long ones, the fewest that it takes: a short last one would have as large a part in the pooled
-    prediction as the others. What comes out is accepted by the estimators of
-    this package in the place of texts: a pipeline with ``memory`` tokenizes the training
-    texts of a fold once for all candidates of a grid search, and texts that are chunked
-    before the search are not tokenized in it at all.
+    Each text is tokenized once, as a whole. Its token ids are cut into chunks, and each chunk
+    gets the encoder's own special tokens. A text whose chunks are all kept is cut into the fewest
+    possible chunks, all equally long: a short last chunk would count as much in the pooled
+    prediction as the others. The estimators of this package accept the result in place of texts.
+    A pipeline with ``memory`` tokenizes the training texts of a fold once for all candidates of a
+    grid search. Texts that are chunked before the search are not tokenized in it at all.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
     chunk_size_ : int
         The number of tokens of a full chunk, special tokens included.
     layout_ : ChunkLayout
-        How texts are cut, shared by all documents of this chunker.
+        The rules by which texts are cut, shared by all documents of this chunker.
     tokenizer_ : tokenizers.Tokenizer
         A private copy of the encoder's tokenizer, which neither truncates nor pads.
 
@@ -109,7 +108,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         Parameters
         ----------
         X : array-like of shape (n_samples,), default=None
-            Texts; checked if given.
+            Texts, which are checked if given.
         y : object, default=None
             Ignored.
 
@@ -145,7 +144,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         Returns
         -------
         documents : ndarray of shape (n_samples,), dtype object
-            As :meth:`transform` returns them.
+            The documents that :meth:`transform` returns.
         """
         return self.fit(None, y).transform(X)
 
@@ -160,8 +159,8 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         Returns
         -------
         documents : ndarray of shape (n_samples,), dtype object
-            One ChunkedDocument a text: ``token_ids``, ``spans`` (characters of each token),
-            ``n_tokens``, ``n_chunks`` and ``chunks()``. 12 bytes a token.
+            One ChunkedDocument per text, with ``token_ids``, ``spans`` (characters of each
+            token), ``n_tokens``, ``n_chunks`` and ``chunks()``. It takes 12 bytes per token.
 
         Raises
         ------
@@ -172,13 +171,13 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         return self._cut(self._check_input(X), with_spans=True)
 
     def _cut(self, texts: list[str], with_spans: bool) -> NDArray[np.object_]:
-        """Cut checked texts, at a third of the memory where nobody will ask for spans.
+        """Cut checked texts; documents without spans take a third of the memory.
 
         Parameters
         ----------
         texts : list of str
         with_spans : bool
-            Whether documents know the characters of their tokens.
+            Whether documents hold the character positions of their tokens.
 
         Returns
         -------
@@ -200,7 +199,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         config = load_config(folder)
         tokenizer = load_tokenizer(folder, config)
-        # A copy, because every call of transformers' own wrapper changes the shared backend.
+        # It is copied, because every call of transformers' wrapper changes the shared backend.
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         pad_id = tokenizer.pad_token_id
         if pad_id is None:
@@ -208,7 +207,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         self._use_tokenizer(backend, config, pad_id, folder)
 
     def _use_tokenizer(self, backend: Tokenizer, config: Any, pad_id: int, folder: Path) -> None:
-        """Set this tokenizer, which becomes the chunker's own, and the layout of its chunks."""
+        """Take over this tokenizer, which is changed in place, and set the layout of chunks."""
         backend.no_truncation()
         backend.no_padding()
         prefix, suffix = _probe_special_tokens(backend, folder)
@@ -265,7 +264,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
-        tags.transformer_tags.preserves_dtype = []  # documents come out
+        tags.transformer_tags.preserves_dtype = []  # the output holds documents
         return tags
 
 
@@ -284,7 +283,7 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
 def _tokenize(
     tokenizer: Tokenizer, texts: Sequence[str], with_spans: bool
 ) -> Iterator[NDArray[np.int32]]:
-    """Yield the ids, and character spans if asked for, of each text: see ChunkedDocument."""
+    """Yield ``ChunkedDocument.tokens`` of each text, with character positions if asked for."""
     if not with_spans:
         for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             yield np.array([encoding.ids], dtype=np.int32)

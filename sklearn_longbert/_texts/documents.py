@@ -1,7 +1,7 @@
 """Chunked documents: token ids, and how they are cut into chunks.
 
-Invariants: the tokens of the chunks without overlap, joined, are the tokens of the text; the chunk
-that reaches the end of the text is the last one; an empty text is one chunk of special tokens.
+Invariants: joining the chunks without their overlap gives the tokens of the text; the chunk that
+reaches the end of the text is the last one; an empty text is one chunk of special tokens.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def _head_tail(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
 
 
 def _even(n_chunks: int, max_chunks: int) -> NDArray[np.intp]:
-    """The middle chunk of each of `max_chunks` equal stretches of the text."""
+    """Return the middle chunk of each of `max_chunks` equal stretches of the text."""
     return (2 * np.arange(max_chunks) + 1) * n_chunks // (2 * max_chunks)
 
 
@@ -40,7 +40,7 @@ CHUNK_SELECTIONS = {
     "tail": _tail,
     "head_tail": _head_tail,
     "even": _even,
-    "random": _even,  # what prediction does; training draws, see select_chunks
+    "random": _even,  # in prediction; in training select_chunks draws
 }
 
 
@@ -50,9 +50,9 @@ def select_chunks(
     chunk_selection: str,
     random_state: np.random.RandomState | None = None,
 ) -> NDArray[np.intp]:
-    """Return the indices, ascending, of the chunks of a text that are read.
+    """Return the indices of the chunks of a text that are kept, in ascending order.
 
-    With ``chunk_selection="random"`` they are drawn if `random_state` is given.
+    If `random_state` is given and ``chunk_selection="random"``, they are drawn.
     """
     if max_chunks is None or n_chunks <= max_chunks:
         return np.arange(n_chunks)
@@ -63,17 +63,18 @@ def select_chunks(
 
 @dataclass(frozen=True)
 class ChunkLayout:
-    """How texts were cut: shared by all the documents of one chunker.
+    """The rules by which texts were cut, shared by all documents of one chunker.
 
     Attributes
     ----------
     chunk_size, chunk_overlap, max_chunks, chunk_selection
-        As in :class:`TextChunker`, with `chunk_size` resolved to a number.
+        Parameters of :class:`TextChunker`, where `chunk_size` is resolved to a number.
     prefix, suffix : tuple of int
         The encoder's special tokens before and after the tokens of a chunk.
     pad_id : int
     tokenizer_hash : str
-        Tells whether documents were made with the tokenizer of the encoder that reads them.
+        Hash of the tokenizer. It tells whether documents were chunked with the tokenizer of the
+        encoder that encodes them.
     """
 
     chunk_size: int
@@ -87,19 +88,19 @@ class ChunkLayout:
 
     @property
     def body_size(self) -> int:
-        """Tokens of the text in a full chunk."""
+        """Number of tokens of the text in a full chunk."""
         return self.chunk_size - len(self.prefix) - len(self.suffix)
 
     def count_chunks(self, n_tokens: int) -> int:
-        """Chunks of a text of `n_tokens` before `max_chunks` cuts."""
+        """Return the number of chunks of a text of `n_tokens`, before `max_chunks` applies."""
         n_beyond_first = max(n_tokens - self.body_size, 0)
         return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
 
     def bounds(self, n_tokens: int, full: bool) -> NDArray[np.intp]:
-        """First token and end of each chunk, of shape (n_chunks, 2), before `max_chunks` cuts.
+        """Return first token and end of each chunk, (n_chunks, 2), before `max_chunks` applies.
 
-        Of chunks that are `full` all but the last have `body_size` tokens. Otherwise, which
-        takes as many, they are equally long, to a token.
+        If `full`, all chunks but the last have `body_size` tokens. Otherwise the lengths of the
+        chunks differ by at most one token. The number of chunks is the same either way.
         """
         n_chunks = self.count_chunks(n_tokens)
         if full:
@@ -111,13 +112,15 @@ class ChunkLayout:
 
 
 class ChunkedDocument:
-    """One tokenized text and how it is cut. It does not look like a sequence to NumPy.
+    """One tokenized text and how it is cut.
+
+    It has neither a length nor items, so that NumPy does not take it for a sequence.
 
     Attributes
     ----------
     tokens : ndarray of shape (3, n_tokens), dtype int32
-        Token ids, and the first and end position of each token's characters in the text. Of
-        shape (1, n_tokens), without the positions, inside of an estimator.
+        Token ids, and the first and end position of each token's characters in the text. Inside
+        an estimator the positions are left out, and the shape is (1, n_tokens).
     layout : ChunkLayout
     """
 
@@ -142,17 +145,17 @@ class ChunkedDocument:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of the whole text."""
+        """Number of tokens of the whole text."""
         return self.tokens.shape[1]
 
     @property
     def n_chunks(self) -> int:
-        """Chunks that are read: at most `max_chunks`."""
+        """Number of chunks that are kept, at most `max_chunks`."""
         n_chunks = self.layout.count_chunks(self.n_tokens)
         return min(n_chunks, self.layout.max_chunks or n_chunks)
 
     def bounds(self, random_state: np.random.RandomState | None = None) -> NDArray[np.intp]:
-        """First token and end of each chunk that is read, of shape (n_chunks, 2)."""
+        """Return first token and end of each chunk that is kept, of shape (n_chunks, 2)."""
         layout = self.layout
         n_chunks = layout.count_chunks(self.n_tokens)
         chosen = select_chunks(n_chunks, layout.max_chunks, layout.chunk_selection, random_state)
@@ -161,12 +164,12 @@ class ChunkedDocument:
     def chunks(
         self, random_state: np.random.RandomState | None = None
     ) -> Iterator[NDArray[np.int32]]:
-        """Yield the token ids of each chunk that is read, special tokens included."""
+        """Yield the token ids of each chunk that is kept, special tokens included."""
         for start, end in self.bounds(random_state):
             yield self.chunk(start, end)
 
     def chunk(self, start: int, end: int) -> NDArray[np.int32]:
-        """Return the ids of the tokens from `start` to `end` between the special tokens."""
+        """Return the token ids from `start` to `end`, with special tokens before and after."""
         prefix = np.array(self.layout.prefix, dtype=np.int32)
         suffix = np.array(self.layout.suffix, dtype=np.int32)
         return np.concatenate([prefix, self.token_ids[start:end], suffix])
@@ -178,7 +181,7 @@ def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
     Raises
     ------
     ValueError
-        If only some elements are chunked documents, or not all were cut alike.
+        If only some elements are chunked documents, or if their layouts differ.
     """
     documents = as_column(X, name)
     first = documents[0]
@@ -199,7 +202,7 @@ def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
 
 
 def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
-    """Return how long texts are, into how many chunks they are cut, and what is not read.
+    """Return counts of texts, chunks and tokens, and of the tokens that are not kept.
 
     Parameters
     ----------
@@ -208,7 +211,7 @@ def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
     Returns
     -------
     report : dict
-        As ``chunk_report`` of the estimators returns it.
+        The report that ``chunk_report`` of the estimators returns.
     """
     n_read = np.array([_n_read_tokens(document) for document in documents], dtype=np.intp)
     n_tokens = np.array([document.n_tokens for document in documents], dtype=np.intp)
@@ -239,7 +242,7 @@ def warn_of_cut_texts(report: dict[str, Any], max_chunks: int | None) -> None:
 
 
 def _n_read_tokens(document: Any) -> int:
-    """Count the tokens that are in at least one chunk that is read."""
+    """Count the tokens that are in at least one chunk that is kept."""
     first, end = document.bounds().T
-    new = np.maximum(first[1:], end[:-1])  # what the chunk before has not read
+    new = np.maximum(first[1:], end[:-1])  # first token that is not in the chunk before
     return int(end[0] - first[0] + (end[1:] - new).sum())

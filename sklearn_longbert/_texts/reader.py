@@ -1,4 +1,4 @@
-"""TextReader: the caller's input and its chunks, for estimators and for the vectorizer."""
+"""TextReader, the base of estimators and vectorizer, which checks and chunks their input."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,18 +14,18 @@ Inputs = list[str] | NDArray[np.object_]
 
 
 class TextReader(CallbackSupportMixin, Versioned):
-    """Takes texts, or what TextChunker makes of them, as its parameters say."""
+    """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
-        """Return texts as list of str, and documents that TextChunker made as they are."""
+        """Return texts as a list of str, and documents of TextChunker unchanged."""
         documents = as_documents(X, name)
         return check_texts(X, name) if documents is None else documents
 
     def _chunker_for(self, inputs: Inputs) -> TextChunker:
-        """Return a chunker, not fitted yet, that cuts as this estimator's parameters say.
+        """Return an unfitted chunker that cuts as this estimator's parameters say.
 
-        Where TextChunker has cut already, its settings hold, and the estimator's own must be
-        left at their defaults or be the same.
+        Documents of a TextChunker keep its settings. Those of the estimator must then be the
+        same, or be left at their defaults.
         """
         names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
         settings = {name: getattr(self, name) for name in names}

@@ -1,1 +1,1 @@
-"""The skorch net, and what happens around the batches of a fit."""
+"""The skorch net, and the parts of training around it."""

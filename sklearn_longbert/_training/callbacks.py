@@ -1,4 +1,4 @@
-"""What happens around the batches of training: schedule, validation, stopping, progress."""
+"""Callbacks around the batches of training: schedule, validation, stopping, progress."""
 
 from collections.abc import Callable
 from math import ceil
@@ -25,11 +25,11 @@ Score = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], float]
 
 
 class StopTraining(Exception):  # noqa: N818 - a signal like StopIteration, not an error
-    """Ends the epochs; skorch's own signal is KeyboardInterrupt, which is the user's."""
+    """Signal that ends the epochs. skorch's own, KeyboardInterrupt, is left to the user."""
 
 
 def linear_schedule(step: int, n_warmup: int, n_steps: int) -> float:
-    """Factor of the learning rate at a step counted from 0: up to 1, then down, never 0."""
+    """Return the factor of the learning rate at a step, from 0: up to 1, then down, never 0."""
     if step < n_warmup:
         return (step + 1) / (n_warmup + 1)
     return max(n_steps - step, 1) / max(n_steps - n_warmup, 1)
@@ -91,7 +91,7 @@ def epochs_of(history: Any, learning_rate: float) -> list[dict[str, Any]]:
 
 
 class ValidationMonitor(Callback):
-    """Score held-out documents after each epoch; optionally stop, and keep the best weights.
+    """Score held-out documents after each epoch; optionally stop early with the best weights.
 
     Stopping follows scikit-learn's MLPClassifier: training ends when the score has not risen
     by `tol` over the best one for more than `n_iter_no_change` epochs in a row.
@@ -100,7 +100,7 @@ class ValidationMonitor(Callback):
     ----------
     dataset : DocumentDataset
     score : callable
-        (logits, targets, weights) to a float, the higher the better.
+        Maps (logits, targets, weights) to a float; higher is better.
     early_stopping : bool
     n_iter_no_change : int
     tol : float
@@ -184,7 +184,7 @@ def hold_out(
 
 
 class ProgressBar(Callback):
-    """Advance the net's bar, a new one in each call of train, with each batch of training."""
+    """Advance the net's bar, which is new in each call of train, after each training batch."""
 
     def on_batch_end(
         self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
@@ -195,14 +195,14 @@ class ProgressBar(Callback):
 
 
 class TaskReporter(Callback):
-    """Tell the callbacks of scikit-learn of epochs and batches; stop if one asks for it.
+    """Report epochs and batches to the callbacks of scikit-learn, and stop if one asks for it.
 
     Parameters
     ----------
     task : FitTask
         The task of the fit.
     fitted : callable
-        From the net to the attributes of an estimator that predicts as if training had ended.
+        Maps the net to the attributes of an estimator that predicts as if training had ended.
     """
 
     def __init__(self, task: FitTask, fitted: Callable[[Any], dict[str, Any]]) -> None:
@@ -229,7 +229,7 @@ class TaskReporter(Callback):
 
 
 def check_callbacks(callbacks: list[Any] | None) -> None:
-    """Raise TypeError at the first element that skorch could not call back."""
+    """Raise TypeError at the first element that is not a skorch callback."""
     for index, element in enumerate(callbacks or []):
         callback = element[-1] if isinstance(element, tuple) else element
         is_class = isinstance(callback, type) and issubclass(callback, Callback)

@@ -1,19 +1,19 @@
-"""Exact backward through many chunks in the memory of a few.
+"""Exact backward pass through many chunks in the memory of a few.
 
 Steps, for one batch of documents:
 
 1. Encode the micro-batches one after the other. The first ones, as long as their graphs fit
    into memory, are encoded with a graph, the others without.
 2. Compute the loss from all chunk embeddings, and its gradient with respect to them.
-3. Propagate that gradient through the graphs that were kept; then encode each other micro-batch
+3. Propagate that gradient through the graphs that were kept. Then encode each other micro-batch
    again, now with a graph, propagate through it, and free it.
 
 Invariant: the gradients are those of one graph through all chunks, for any loss and pooling.
-What makes it so is that both passes see the same dropout: masks belong to the chunks (see
-:mod:`sklearn_longbert._dropout`), so a micro-batch may even lose chunks between the passes,
-those whose embeddings have no gradient, which under max pooling are most. Where an encoder
-draws from torch's generators itself, their states are replayed, and micro-batches stay whole;
-its masks then depend on the grouping, its two passes still see the same ones.
+This holds because both passes see the same dropout. Masks belong to the chunks (see
+:mod:`sklearn_longbert._encoding.dropout`). So chunks whose embeddings have no gradient may even be
+left out of the second pass; under max pooling these are most chunks. If an encoder draws from
+torch's generators itself, their states are replayed, and micro-batches stay whole. Its masks then
+depend on the grouping, but its two passes still see the same ones.
 
 References
 ----------
@@ -34,17 +34,17 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from sklearn_longbert._encoding.batches import in_order
 
 Numbers = NDArray[np.intp]
-# of the CPU; numbers of devices and their states
+# state of the CPU; numbers of devices; states of devices
 RandomStates = tuple[Tensor, list[int], list[Tensor]]
 
 
 class _Pass(NamedTuple):
-    """What a micro-batch leaves behind in the first pass."""
+    """Results of a micro-batch in the first pass."""
 
     numbers: Numbers
-    output: Tensor  # with a graph where `replay` is false
+    output: Tensor  # has a graph if `replay` is false
     replay: bool
-    random_states: RandomStates | None  # where the encoder drew from torch's generators
+    random_states: RandomStates | None  # if the encoder drew from torch's generators
 
 
 def backward(
@@ -59,15 +59,15 @@ def backward(
     Parameters
     ----------
     encode : callable
-        From the numbers of some chunks to their embeddings, of shape (n_chunks, hidden_size).
+        Maps the numbers of some chunks to their embeddings, of shape (n_chunks, hidden_size).
     micro_batches : sequence of ndarray
-        The numbers of the chunks of each micro-batch: each of 0, ..., n_chunks - 1 once.
+        The numbers of the chunks of each micro-batch. Each of 0, ..., n_chunks - 1 occurs once.
     n_kept : int
-        How many micro-batches, from the first, may keep their graphs.
+        Number of micro-batches, from the first, that may keep their graphs.
     loss_of : callable
-        From the embeddings of all chunks, in the order of their numbers, to the loss.
+        Maps the embeddings of all chunks, in the order of their numbers, to the loss.
     device : torch.device
-        Whose random states are replayed, beside the CPU's.
+        Random states of this device are replayed, as are those of the CPU.
     """
     passes = []
     for index, numbers in enumerate(micro_batches):
@@ -112,14 +112,14 @@ def random_states(device: torch.device) -> RandomStates:
 
 
 def restore(states: RandomStates, device: torch.device) -> None:
-    """Set the generators to what :func:`random_states` returned."""
+    """Set the generators to the states that :func:`random_states` returned."""
     of_cpu, numbers, of_devices = states
     torch.set_rng_state(of_cpu)
     set_device_states(numbers, of_devices, device_type=device.type)
 
 
 def are_equal(states: RandomStates, others: RandomStates) -> bool:
-    """Whether nothing was drawn between the two."""
+    """Return whether nothing was drawn between the two states."""
     return all(map(torch.equal, [states[0], *states[2]], [others[0], *others[2]]))
 
 
@@ -130,7 +130,7 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         gpus = [torch.cuda.current_device() if device.index is None else device.index]
     with torch.random.fork_rng(devices=gpus):
-        # not torch.manual_seed, which seeds every device and would leave the others changed
+        # torch.manual_seed would seed every device, and leave the others changed
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             torch.cuda.default_generators[gpu].manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Where a new head starts: at a linear model of the embeddings of the encoder as it is."""
+"""Start a new head at a linear model of the embeddings of the encoder before training."""
 
 import numpy as np
 import torch
@@ -30,12 +30,12 @@ def start_head(
     Parameters
     ----------
     network : LongBertNetwork
-        Not in training.
+        The network, in evaluation mode.
     dataset : DocumentDataset
     probe : callable
     passes : Passes
     cache : dict or None
-        Embeddings of chunks by their digests, where there are any.
+        Embeddings of chunks by their digests, if there are any.
     """
     embeddings = _embeddings_of(network, dataset, passes, cache)
     coefficients, intercepts = probe(embeddings, dataset.targets.numpy(), dataset.weights.numpy())
@@ -51,7 +51,7 @@ def _embeddings_of(
     cache: dict[bytes, Tensor] | None,
 ) -> Embeddings:
     pooling = POOLINGS[network.pooling]
-    if cache is None and pooling.begins_as_mean:  # a stretch of the texts at a time
+    if cache is None and pooling.begins_as_mean:  # encodes a part of the texts at a time
         means = document_embeddings(network, dataset.documents, passes)
         return Embeddings.of_means(means.numpy())
     batch = ChunkBatch(dataset.documents)

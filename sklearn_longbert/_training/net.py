@@ -1,7 +1,7 @@
 """The skorch net: batches, training step, schedule, validation.
 
-One loss a document enters the mean of a batch, whatever its number of chunks. The net never
-sees text, and knows nothing of labels: the estimators translate.
+Invariants: each document has one loss in the mean of a batch, whatever its number of chunks. The
+net gets no texts and no labels, which the estimators translate for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,10 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import (
-    Callback,
-    EarlyStopping,
-)
+from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 
 from sklearn_longbert._encoding.batches import (
@@ -74,16 +71,16 @@ class DivergedError(ValueError):
 
 
 class LongBertNet(NeuralNet):
-    """Trains and applies a :class:`LongBertNetwork`; takes datasets of chunked documents.
+    """Train and apply a :class:`LongBertNetwork` on datasets of chunked documents.
 
     Parameters
     ----------
     module : callable
-        Makes the network; called once, when training begins.
+        Makes the network. It is called once, when training begins.
     criterion : type of nn.Module
-        A loss that takes (logits, targets); its ``reduction`` is set to "none".
+        A loss that takes (logits, targets). Its ``reduction`` is set to "none".
     weight_decay : float
-        AdamW's; biases and norms, the parameters of one dimension, are spared.
+        AdamW's weight decay. Biases and norms, the parameters of one dimension, are spared.
     warmup_fraction : float or None
         Share of the steps in which the learning rate rises, before it falls linearly. None
         keeps the learning rate constant.
@@ -97,7 +94,7 @@ class LongBertNet(NeuralNet):
         Whether to show a bar in training.
     monitor : ValidationMonitor or None
     probe : callable or None
-        From the embeddings, targets and weights of the documents to the coefficients and
+        Maps the embeddings, targets and weights of the documents to the coefficients and
         intercepts that a new head starts with.
     **kwargs : dict
         Parameters of skorch.NeuralNet.
@@ -137,10 +134,10 @@ class LongBertNet(NeuralNet):
         self.progress = progress
         self.monitor = monitor
         self.probe = probe
-        self.cache_: dict[bytes, Tensor] | None = None  # of embeddings, in training
+        self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
     def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
-        """Run `n_epochs` over the documents, going on from the present weights if there are any.
+        """Train for `n_epochs` on the documents, from the present weights if there are any.
 
         Raises
         ------
@@ -178,7 +175,7 @@ class LongBertNet(NeuralNet):
             else:
                 self._initialize_optimizer()
         self.module_.make_writable()
-        # What it holds would stay in memory: the estimator, or the weights of the last fit.
+        # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
             if is_new and self.probe is not None:
@@ -208,7 +205,7 @@ class LongBertNet(NeuralNet):
         callbacks: list[Any] | None,
         seed: int,
     ) -> None:
-        """Take over new settings before a further training at a constant learning rate."""
+        """Take over new settings, for further training at a constant learning rate."""
         self.lr, self.batch_size, self.weight_decay = lr, batch_size, weight_decay
         self.max_grad_norm, self.micro_batch_tokens = max_grad_norm, micro_batch_tokens
         self.progress, self.seed = progress, seed
@@ -216,7 +213,7 @@ class LongBertNet(NeuralNet):
         self.warmup_fraction = None
 
     def start(self, module: Callable[[], LongBertNetwork]) -> None:
-        """Make this network instead, and train nothing."""
+        """Make a network without training it."""
         self.module, self.best_epoch_ = module, None
         with own_random_state(self.seed, self._place):
             self.initialize()
@@ -226,7 +223,7 @@ class LongBertNet(NeuralNet):
 
     @contextmanager
     def _caching(self, dataset: DocumentDataset) -> Iterator[None]:
-        """Encode each chunk once, and without dropout, while the encoder is frozen."""
+        """If the encoder is frozen, encode each chunk once, without dropout, and cache it."""
         if self.module_.frozen:
             self._set_training(False)
             batch = ChunkBatch(dataset.documents)
@@ -238,7 +235,7 @@ class LongBertNet(NeuralNet):
             self.cache_ = None
 
     def _shown_passes(self, dataset: DocumentDataset) -> Passes:
-        """Return passes before the first step of training, which the bar counts."""
+        """Return the passes before the first step of training, whose chunks the bar counts."""
         self.bar_.set_description("embed")
         if not self.progress:
             return self._passes
@@ -247,7 +244,7 @@ class LongBertNet(NeuralNet):
         def show(n_chunks: int) -> None:
             nonlocal done
             done += n_chunks
-            # what repeats in another stretch of the texts is encoded there, too
+            # done may exceed total: a chunk that several stretches hold is encoded in each
             self.bar_.set_postfix_str(f"{min(done, total)} of {total} chunks")
 
         return replace(self._passes, on_pass=show)
@@ -263,7 +260,7 @@ class LongBertNet(NeuralNet):
     def predict_chunks(
         self, documents: NDArray[np.object_], progress: bool = False
     ) -> list[Tensor]:
-        """Return the outputs of each document's chunks, of shape (n_chunks, n_columns)."""
+        """Return the outputs of the chunks of each document, of shape (n_chunks, n_columns)."""
         self._set_training(False)
         batch = ChunkBatch(documents)
         with free_on_error(), torch.inference_mode():
@@ -271,18 +268,18 @@ class LongBertNet(NeuralNet):
         return list(outputs.split(batch.chunk_counts))
 
     def drop_optimizer(self) -> None:
-        """Free the optimizer's state, twice the size of the weights, and what else trained."""
+        """Free the optimizer's state, twice the size of the weights, and all callbacks."""
         del self.optimizer_
         self.callbacks = None
         self.monitor = None
         self.callbacks_: list[tuple[str, Callback]] = []
 
     def release(self) -> None:
-        """Free the weights and all that trains them, whoever holds on to a net that failed."""
+        """Free the weights and all that trains them, even if others still hold this failed net."""
         for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
             self.__dict__.pop(name, None)
 
-    # What follows overrides skorch's hooks.
+    # The following methods override skorch's hooks.
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -300,7 +297,7 @@ class LongBertNet(NeuralNet):
         ]
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
-        # one kernel for all weights, where torch has it
+        # one kernel updates all weights, where torch has one
         fused = True if self._place.type in ("cpu", "cuda") else None
         self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr, fused=fused)
         return self
@@ -315,7 +312,7 @@ class LongBertNet(NeuralNet):
             return self.module_.pool(outputs, x.chunk_counts)
 
     def _chunk_outputs(self, batch: ChunkBatch, progress: str | None) -> Tensor:
-        """Return what is pooled of each chunk, on the CPU."""
+        """Return the outputs of each chunk before pooling, on the CPU."""
         network = self.module_
         if self.cache_ is not None:
             embeddings = cached_embeddings(network, batch, self._passes, self.cache_)
@@ -328,7 +325,7 @@ class LongBertNet(NeuralNet):
     def train_step_single(
         self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
     ) -> dict[str, Tensor]:
-        """Add the gradients of a batch's loss; in smaller micro-batches if they do not fit."""
+        """Add the gradients of a batch's loss, with smaller micro-batches if they do not fit."""
         self._set_training(True)
         states = random_states(self._place)
         while True:
@@ -341,7 +338,7 @@ class LongBertNet(NeuralNet):
                 tried = min(self.limits_[1], int(batch[0].lengths.sum()))
                 if tried <= longest:
                     raise self._passes.too_large(error, longest) from error
-            # outside of the handler, whose traceback holds on to the graphs
+            # This is outside of the handler, because its traceback holds the graphs.
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
@@ -359,14 +356,14 @@ class LongBertNet(NeuralNet):
             return self.get_loss(logits, targets)
 
         if self.cache_ is not None:
-            self._set_training(False)  # the encoder; dropout of the head's inputs stays
+            self._set_training(False)  # for the encoder; the head's inputs are dropped
             embeddings = cached_embeddings(self.module_, chunks, self._passes, self.cache_)
             self._set_training(True)
             loss = loss_of(embeddings.to(self._place))
             loss.backward()
             return {**step, "loss": loss.detach()}
         pass_limit, graph_limit = self.limits_
-        seed = int(torch.randint(2**62, ()))  # of the dropout of this batch
+        seed = int(torch.randint(2**62, ()))  # for the dropout of this batch
         with self._passes.casting():
             padded = not self.module_.packs()
         plan = chunks.plan(pass_limit, padded)
@@ -415,7 +412,7 @@ class LongBertNet(NeuralNet):
         return loss
 
     def diverged(self, what: str) -> DivergedError:
-        """Return the error for what became NaN or infinite."""
+        """Return the error that says `what` became NaN or infinite."""
         cure = f"lower learning_rate (it is {self.lr:g})"
         if self.max_grad_norm is None:
             cure += ", clip gradients with max_grad_norm=1.0"
@@ -432,7 +429,7 @@ class LongBertNet(NeuralNet):
             except StopTraining:
                 stop = True
             except KeyboardInterrupt:
-                # skorch's EarlyStopping asks to stop in the way that a user at the keyboard does
+                # skorch's EarlyStopping raises the same error as a user who presses Ctrl-C
                 if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
                     stop = True
                 else:
@@ -441,7 +438,7 @@ class LongBertNet(NeuralNet):
             raise StopTraining
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only training needs; weights are kept as NumPy arrays, on no device."""
+        """Leave out what only training needs, and keep weights as NumPy arrays, on no device."""
         state = {name: value for name, value in vars(self).items() if name not in TRANSIENT}
         return {**state, "network_": network_state(self.module_)}
 
