@@ -255,10 +255,11 @@ class LongBertEstimator(BaseLongBert):
     @classmethod
     def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
         new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
-        saved.check_new(cls, _kind_of(cls), new, cls._get_param_names())
+        saved.check_class(cls, _kind_of(cls), new, cls._get_param_names())
         estimator = cls(**{**saved.parameters, **new})
         estimator._validate_params()
         check_callbacks(estimator.callbacks)
+        saved.check_used(new)
         warn_of_another_version(cls.__name__, saved.version)
         random_state = saved.fitted.pop("random_state") or check_random_state(
             estimator.random_state

@@ -58,8 +58,8 @@ class DocumentExplanation:
     >>> (explanation,) = classifier.explain(["A dull film. " * 40])
     >>> len(explanation), explanation.level, explanation.predicted.item()
     (3, 'chunk', 0)
-    >>> [len(passage) for passage in explanation.top(1).passages]
-    [169]
+    >>> explanation.passages[0][:12]
+    'A dull film.'
     """
 
     text: str

@@ -100,7 +100,9 @@ class Saved:
     network: LongBertNetwork
     chunker: TextChunker
 
-    def check_new(self, cls: type, kind: str, new: dict[str, Any], known: Collection[str]) -> None:
+    def check_class(
+        self, cls: type, kind: str, new: dict[str, Any], known: Collection[str]
+    ) -> None:
         """Raise an error if an estimator of class `cls` cannot be made of this one.
 
         Parameters
@@ -128,6 +130,9 @@ class Saved:
                 f"({min(self.parameters.keys() - known)!r} is unknown): load it with the class and "
                 f"the version that saved it, {self.version}."
             )
+
+    def check_used(self, new: dict[str, Any]) -> None:
+        """Raise ValueError if new parameters differ from those that the fit has used."""
         for name in self.used.keys() & new.keys():
             if new[name] != self.used[name]:
                 raise ValueError(

@@ -361,7 +361,7 @@ def test_what_is_in_it(saved: Path) -> None:
     }  # fmt: skip
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]  # nothing beside it
     manifest = json.loads((saved / "sklearn_longbert.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     content = manifest["content"]
     assert content["parameters"]["chunk_size"] == 16
     assert content["fitted"]["classes_"] == {"$array": ["<U4", [2], ["bad", "good"]]}
