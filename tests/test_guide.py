@@ -4,17 +4,21 @@ All blocks of a page run in order, in one namespace, and in a folder of their ow
 """
 
 import re
+from contextlib import suppress
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from pathlib import Path
 from unittest import SkipTest
 
 import pytest
-from sybil import Sybil
+import torch
+from sybil import Document, Sybil
 from sybil.parsers import markdown, rest
-from tiny import save_tiny_encoder
+from tiny import ARCHITECTURES
+from transformers import AutoModelForSequenceClassification
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = sorted(ROOT.joinpath("docs", "guide").glob("*.rst"))
+BLOCK = r"^ *(>>> |\.\. (invisible-)?code-block::? python|\.\. skip:)"
 FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE
 MARKDOWN = Sybil([markdown.PythonCodeBlockParser(doctest_optionflags=FLAGS)])
 REST = Sybil([rest.DocTestParser(FLAGS), rest.PythonCodeBlockParser(), rest.SkipParser()])
@@ -28,16 +32,13 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(document) -> int:
-    """Run the blocks of a page; return how many were not skipped."""
-    n_run = 0
-    for example in document.examples():
-        try:
+def run(document: Document, n_blocks: int) -> None:
+    """Run the blocks of a page, of which there are so many, except those that it skips."""
+    examples = list(document.examples())
+    assert len(examples) == n_blocks
+    for example in examples:
+        with suppress(SkipTest):
             example.evaluate()
-        except SkipTest:
-            continue
-        n_run += 1
-    return n_run
 
 
 def test_readme() -> None:
@@ -46,25 +47,26 @@ def test_readme() -> None:
     document.namespace.update(
         texts=texts, labels=["cooking", "astronomy"] * 3, new_texts=texts[:2], text=texts[0]
     )
-    assert run(document) == document.text.count("```python")
+    run(document, document.text.count("```python"))
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_page(page: Path, empty_folder: Path) -> None:
-    # The lookup of an encoder begins with local folders, so that this stands for the Hub's.
+    # The lookup of an encoder begins with local folders, so that this one replaces the Hub's.
     save_tiny_classifier(empty_folder / "distilbert-base-uncased-finetuned-sst-2-english")
     document = REST.parse(page)
-    n_blocks = len(re.findall(r"^ *>>> |code-block:: python", document.text, re.MULTILINE))
-    assert (run(document) > 0) == (n_blocks > 0)
+    run(document, len(re.findall(BLOCK, document.text, re.MULTILINE)))
 
 
 def save_tiny_classifier(folder: Path) -> None:
-    """Save a tiny random network for sequence classification of two classes."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    save_tiny_encoder("distilbert", folder)
-    config = AutoConfig.from_pretrained(folder, id2label={0: "NEGATIVE", 1: "POSITIVE"})
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    """Save a tiny random network for sequence classification, with its tokenizer."""
+    make_tokenizer, make_config, _ = ARCHITECTURES["distilbert"]
+    tokenizer = make_tokenizer()
+    config = make_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    config.id2label = {0: "NEGATIVE", 1: "POSITIVE"}
+    with torch.random.fork_rng(devices=[]):
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def test_links_of_readme_lead_somewhere() -> None:
