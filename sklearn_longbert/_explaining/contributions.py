@@ -88,8 +88,12 @@ def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.i
 
 
 def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
-    """Return the first character of each token, none before that of an earlier token."""
-    return np.maximum.accumulate(document.spans[:, 0].astype(np.intp))
+    """Return the first character of each token, none before that of an earlier token.
+
+    RoBERTa's tokenizer trims white space off its spans: one that is empty ends where it stands.
+    """
+    starts, ends = document.spans.T.astype(np.intp)
+    return np.maximum.accumulate((starts - (starts == ends)).clip(0))
 
 
 def sentence_bounds(text: str) -> NDArray[np.intp]:

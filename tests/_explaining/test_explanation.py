@@ -216,6 +216,18 @@ def test_a_sentence_is_worth_what_the_prediction_loses_without_it(
         np.testing.assert_allclose(contribution, whole - shorter.logits, rtol=1e-3, atol=1e-5)
 
 
+def test_a_last_space_belongs_to_the_last_sentence(tiny_encoder: Callable[[str], str]) -> None:
+    """RoBERTa's tokenizer gives it a token, and that token the empty span behind the text."""
+    estimator = fit(tiny_encoder("roberta"), chunk_size=None)
+    texts = ["Good news!\nBad dog. ", "Bad dog. ", "Good news!\n"]
+    (explanation,) = estimator.explain(texts[:1], level="sentence")
+    assert explanation.passages == texts[:0:-1]
+    without = np.array([shorter.logits for shorter in estimator.explain(texts[1:])])
+    np.testing.assert_allclose(
+        explanation.contributions, explanation.logits - without, rtol=1e-3, atol=1e-5
+    )
+
+
 def test_only_chunks_that_hold_the_sentence_are_encoded_again(
     fitted: LongBertClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +270,7 @@ def test_sentences_that_are_not_read_are_not_explained(tiny_bert: str) -> None:
     assert len(explanation) < 8
 
 
-@pytest.mark.parametrize("architecture", ["bert"])
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_sentences_of_empty_texts(
     pooling: str, architecture: str, tiny_encoder: Callable[[str], str]
