@@ -468,6 +468,9 @@ SCRIPTS = {
     "patience of one": ((0.5, 0.4, 0.4, 0.9, 0.9, 0.9), 1, 1e-4, 1, 3),
     "a gain starts the count anew": ((0.1, 0.1, 0.1, 0.2, 0.2, 0.3), 2, 1e-4, 6, 6),
     "gains below tol do not count": ((0.50, 0.51, 0.52, 0.53, 0.9, 0.9), 2, 0.1, 4, 4),
+    "gains of tol count, as in MLPClassifier": ((0.0, 0.25, 0.5, 0.75, 1.0, 1.0), 1, 0.25, 5, 6),
+    "equal scores are gains of a tol of 0": ((0.5, 0.5, 0.5, 0.5, 0.5, 0.5), 1, 0.0, 1, 6),
+    "a gain of tol is over the best score": ((0.5, 0.25, 0.5, 0.5, 0.9, 0.9), 1, 0.25, 1, 3),
 }
 
 
