@@ -749,8 +749,14 @@ def test_an_interrupted_partial_fit_can_be_taken_up_again(
     ids="-".join,
 )
 def test_grids_bring_numpy_scalars(classifier: partial, parameters: dict[str, Any]) -> None:
-    model = classifier(**parameters).fit(make_texts(2), [0, 1] * 6)
-    pickle.loads(pickle.dumps(model)).predict(["good"])
+    X, y = make_texts(2), [0, 1] * 6
+    plain = {name: np.asarray(value).item() for name, value in parameters.items()}
+    assert not any(isinstance(value, np.generic) for value in plain.values())
+    expected = classifier(**plain).fit(X, y).decision_function(X)
+    model = classifier(**parameters).fit(X, y)
+    np.testing.assert_array_equal(model.decision_function(X), expected)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.decision_function(X), expected)
 
 
 def test_partial_fit_can_be_called_again_after_a_failed_first_call(classifier: partial) -> None:
