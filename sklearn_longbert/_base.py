@@ -202,6 +202,8 @@ class BaseLongBert(TextReader):
         Held-out texts are scored with `weights`. The training loss uses `loss_weights`, one for
         each text or for each of its labels, or `weights` if they are None.
         """
+        if validation is not None:
+            validation = validation[0], targets.index(validation[1], "y_val")
         previous = self.net_ if self._is_warm() else None
         if previous is None:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
@@ -252,8 +254,7 @@ class BaseLongBert(TextReader):
             return slice(None), None
         if validation is not None:
             rows: NDArray[np.intp] | slice = slice(None)
-            y_val = targets.index(validation[1], "y_val")
-            held_out = self._chunk(validation[0], chunker, "X_val")
+            held_out, y_val = self._chunk(validation[0], chunker, "X_val"), validation[1]
             dataset = DocumentDataset(held_out, targets.to_tensor(y_val), np.ones(len(y_val)))
         else:
             seed = _draw_seed(random_state)

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+from pathlib import Path
 
 import pytest
 from numpydoc.docscrape import ClassDoc
@@ -18,12 +19,21 @@ METHODS = [
     and inspect.isroutine(member := getattr(cls, name))
     and member.__module__.startswith("sklearn_longbert")
 ]
+EXAMPLES = {  # by the object that states them: what two classes inherit is one
+    inspect.unwrap(getattr(stated, "__func__", stated)): test
+    for cls in CLASSES
+    for stated in [cls, *(getattr(cls, name) for name in dir(cls) if not name.startswith("_"))]
+    if (inspect.isclass(stated) or inspect.isroutine(stated))
+    and stated.__module__.startswith("sklearn_longbert")
+    for test in doctest.DocTestFinder(recurse=False).find(stated, stated.__qualname__)
+    if test.examples
+}
 IGNORED = {
     "GL01",  # text starts on the line of the quotes
     "GL08",  # what a base class documents
     "SS06",  # a summary of several lines
     "ES01",  # an extended summary in every method
-    "EX01",  # an example in every method: the classes have one
+    "EX01",  # an example in every method: each class has one
     "SA01",  # See Also in every method
     "SA04",
     "RT02",  # a named return value, as scikit-learn has it
@@ -52,10 +62,22 @@ def test_defaults_are_documented(cls):
         assert stated == expected or float(stated) == parameter.default, name
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_examples(cls):
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=[t.name for t in EXAMPLES.values()])
+def test_examples(example):
     runner = doctest.DocTestRunner()
-    (example,) = doctest.DocTestFinder(recurse=False).find(cls, cls.__name__)
-    assert example.examples
     runner.run(example)
     assert runner.failures == 0
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_class_has_an_example(cls):
+    assert cls in EXAMPLES
+
+
+def test_every_example_of_the_package_is_run():
+    package = Path(sklearn_longbert.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    written = sum(
+        line.startswith(">>> ") for text in sources for line in map(str.strip, text.splitlines())
+    )
+    assert sum(len(example.examples) for example in EXAMPLES.values()) == written

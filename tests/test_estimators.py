@@ -468,6 +468,9 @@ SCRIPTS = {
     "patience of one": ((0.5, 0.4, 0.4, 0.9, 0.9, 0.9), 1, 1e-4, 1, 3),
     "a gain starts the count anew": ((0.1, 0.1, 0.1, 0.2, 0.2, 0.3), 2, 1e-4, 6, 6),
     "gains below tol do not count": ((0.50, 0.51, 0.52, 0.53, 0.9, 0.9), 2, 0.1, 4, 4),
+    "gains of tol count, as in MLPClassifier": ((0.0, 0.25, 0.5, 0.75, 1.0, 1.0), 1, 0.25, 5, 6),
+    "equal scores are gains of a tol of 0": ((0.5, 0.5, 0.5, 0.5, 0.5, 0.5), 1, 0.0, 1, 6),
+    "a gain of tol is over the best score": ((0.5, 0.25, 0.5, 0.5, 0.9, 0.9), 1, 0.25, 1, 3),
 }
 
 
@@ -746,8 +749,14 @@ def test_an_interrupted_partial_fit_can_be_taken_up_again(
     ids="-".join,
 )
 def test_grids_bring_numpy_scalars(classifier: partial, parameters: dict[str, Any]) -> None:
-    model = classifier(**parameters).fit(make_texts(2), [0, 1] * 6)
-    pickle.loads(pickle.dumps(model)).predict(["good"])
+    X, y = make_texts(2), [0, 1] * 6
+    plain = {name: np.asarray(value).item() for name, value in parameters.items()}
+    assert not any(isinstance(value, np.generic) for value in plain.values())
+    expected = classifier(**plain).fit(X, y).decision_function(X)
+    model = classifier(**parameters).fit(X, y)
+    np.testing.assert_array_equal(model.decision_function(X), expected)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.decision_function(X), expected)
 
 
 def test_partial_fit_can_be_called_again_after_a_failed_first_call(classifier: partial) -> None:

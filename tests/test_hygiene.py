@@ -245,7 +245,9 @@ def test_running_out_of_memory_keeps_no_tensors(
     classifier: partial, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while the error is kept, whose traceback has the variables of all its frames."""
-    monkeypatch.setattr(memory_module, "HOLD_TENSORS", memory_module.HOLD_TENSORS | {__name__})
+    monkeypatch.setattr(
+        memory_module, "HOLD_TENSORS", memory_module.HOLD_TENSORS | {__name__.partition(".")[0]}
+    )
     model, hidden_states = classifier().fit(TEXTS, LABELS), []
 
     normalise = torch.nn.LayerNorm.forward

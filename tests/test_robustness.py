@@ -637,8 +637,24 @@ def test_next_to_nothing_is_nothing(
 def test_weights_of_very_different_sizes(
     kind: str, ratio: float, weighable: dict[str, Any]
 ) -> None:
-    for weights in ([1, ratio] * 3, np.where(BITS, 1, ratio), [1, ratio, ratio**0.5] * 2):
-        outputs(weighable[kind], weights)
+    """Predictions follow the texts that have weight; how little the others have tells nothing."""
+
+    def predict(weights: Any) -> np.ndarray:  # of classes, the probability of 1
+        return outputs(weighable[kind], weights).reshape(6, -1)[:, -1]
+
+    alike, every_second = predict(None), predict([1, ratio] * 3)
+    np.testing.assert_allclose(every_second, predict([1, 1e-30] * 3), rtol=1e-5)
+    assert np.abs(every_second - alike).max() > 1e-3
+    ones, zeros = predict(np.where(BITS, 1, ratio)), predict([1, ratio, ratio**0.5] * 2)
+    if kind == "balanced":  # classes weigh alike, whatever their texts do
+        np.testing.assert_allclose(ones, alike, rtol=1e-5)
+        assert (zeros[[0, 2, 3]] > 0.5).tolist() == [False, True, False]
+    elif kind == "random head":  # after one step
+        assert (ones > alike).all()
+        assert (zeros < alike).all()
+    else:
+        np.testing.assert_allclose(ones, 1, atol=1e-6)
+        np.testing.assert_allclose(zeros, 0, atol=1e-6)
 
 
 GOOD_WEIGHTS: dict[str, Any] = {
@@ -784,10 +800,17 @@ def test_predictions_beyond_float32_are_its_largest(weighable: dict[str, Any]) -
     assert np.abs(predicted).max() == np.finfo(np.float32).max
 
 
-def test_values_next_to_nothing_are_finite(weighable: dict[str, Any]) -> None:
-    for size in (1e-45, 1e-160, 1e-300, 5e-324):
-        for head_init in ("random", "linear_probe"):
-            outputs(weighable["regressor"].set_params(head_init=head_init), None, SPREAD * size)
+@pytest.mark.parametrize("head_init", ["random", "linear_probe"])
+def test_values_next_to_nothing(head_init: str, weighable: dict[str, Any]) -> None:
+    """Float32 has no numbers as small, and float64 no squares of the smallest: all are equal."""
+    regressor = clone(weighable["regressor"]).set_params(head_init=head_init)
+    for size in (1e-45, 1e-160):
+        np.testing.assert_allclose(outputs(regressor, None, SPREAD * size), 0, atol=3e-45)
+    zeros = outputs(regressor, None, SPREAD * 0)
+    for size in (1e-300, 5e-324):
+        np.testing.assert_array_equal(outputs(regressor, None, SPREAD * size), zeros)
+    if head_init == "linear_probe":
+        np.testing.assert_array_equal(zeros, 0)
 
 
 BAD_VALUES: dict[str, tuple[Any, str]] = {

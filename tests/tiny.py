@@ -198,11 +198,15 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Any], Callable[..., Any], int]] = {
 }
 
 
-def save_tiny_encoder(architecture: str, folder: Path) -> Path:
-    """Save a random encoder of `architecture` and its tokenizer; return the folder."""
+def save_tiny_encoder(architecture: str, folder: Path, **settings: Any) -> Path:
+    """Save a random encoder of `architecture` and its tokenizer; return the folder.
+
+    The settings are added to those of its config.
+    """
     make_tokenizer, make_config, _ = ARCHITECTURES[architecture]
     tokenizer = make_tokenizer()
-    config = make_config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = make_config(**ids, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = transformers.AutoModel.from_config(config)

@@ -89,8 +89,13 @@ def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.i
 
 
 def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
-    """Return the first character of each token, at least that of every earlier token."""
-    return np.maximum.accumulate(document.spans[:, 0].astype(np.intp))
+    """Return the first character of each token, at least that of every earlier token.
+
+    RoBERTa's tokenizer trims white space off its spans. A token of nothing else has an empty span
+    behind its last character, which is its first one here.
+    """
+    starts, ends = document.spans.T.astype(np.intp)
+    return np.maximum.accumulate((starts - (starts == ends)).clip(0))
 
 
 def sentence_bounds(text: str) -> NDArray[np.intp]:

@@ -49,8 +49,7 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
     _check_container(X, name)
     column = _to_object_array(X, name)
     if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
-        column = column.copy()
-        column[X.mask] = None
+        column = np.where(X.mask, np.array(None, dtype=object), column)
     if hasattr(X, "columns"):
         column = column[:, 0]
     if column.ndim != 1:

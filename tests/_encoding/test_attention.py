@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ARCHITECTURES
+from tiny import ARCHITECTURES, save_tiny_encoder
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
@@ -84,6 +84,27 @@ def test_an_encoder_that_ignores_the_layout_is_padded(tiny_bert, monkeypatch):
     assert not network.packs()
     assert not network_of(tiny_bert).packs()
     assert list(encoder_module.PACKING_AGREES.values()) == [False]  # asked once
+
+
+@torch.no_grad()
+def test_each_configuration_is_asked(tiny_bert, tmp_path, monkeypatch):
+    """A BERT that is a decoder hides later tokens, with a mask that packed chunks have not."""
+    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
+    folder = save_tiny_encoder("bert", tmp_path, is_decoder=True)
+    assert network_of(tiny_bert).packs()
+    decoder = network_of(str(folder))
+    micro_batch = chunks_of([20, 7, 7, 3], decoder.encoder.config.vocab_size)
+    embeddings = decoder.encode(micro_batch)
+    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
+    in_a_fresh_process = decoder.encode(micro_batch)
+    torch.testing.assert_close(embeddings, in_a_fresh_process, rtol=0, atol=0)
+    monkeypatch.setattr(LongBertNetwork, "packs", lambda self: False)
+    padded = decoder.encode(micro_batch)
+    torch.testing.assert_close(embeddings, padded, rtol=1e-4, atol=1e-5)
+    encoder = AutoModel.from_pretrained(folder).eval()
+    chunks = [torch.from_numpy(chunk.astype(np.int64))[None] for chunk in micro_batch.chunks]
+    alone = torch.cat([encoder(chunk).last_hidden_state.mean(1) for chunk in chunks])
+    torch.testing.assert_close(embeddings, alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("precise", [True, False])

@@ -112,6 +112,28 @@ def test_tables():
     assert torch.equal(keep([0, 1, 2], (3, 64)), keep([4], (3, 64)))  # as many entries as chunks
 
 
+@pytest.mark.parametrize("n_entries", [1, 3, 4, 50])
+def test_a_table_as_long_as_something_else_is_still_a_table(n_entries):
+    """Rows, tokens or neither may be as many as its entries, in any micro-batch."""
+    masks_of_table = []
+    for numbers in ([0, 1, 2], [2], [4, 0]):
+        randomness = ChunkRandomness()
+        randomness.begin(token_keys(3, numbers, [4] * len(numbers)).view(-1, 4), seed=3)
+        masks_of_table.append(randomness.keep(torch.Size([n_entries, 64]), 0.5))
+    assert torch.equal(masks_of_table[0], masks_of_table[1])
+    assert torch.equal(masks_of_table[0], masks_of_table[2])
+
+
+@pytest.mark.parametrize("number", [0, 1, 7])
+def test_a_table_shares_no_numbers_with_a_chunk(number):
+    keys, randomness = token_keys(3, [number], [50])[None], ChunkRandomness()
+    randomness.begin(keys, seed=3)
+    of_table = randomness.keep(torch.Size([50, 64]), 0.5)
+    randomness.begin(keys, seed=3)
+    of_chunk = randomness.keep(torch.Size([1, 50, 64]), 0.5)[0]
+    assert abs((of_table == of_chunk).float().mean() - 0.5) < 5 * (0.25 / of_chunk.numel()) ** 0.5
+
+
 def test_gradient_is_that_of_the_mask():
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     keep = torch.rand(4, 6) < 0.5

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from sklearn_longbert._encoding.poolings import (
     POOLINGS,
@@ -94,3 +95,66 @@ def test_repeated_chunks_change_nothing(pooling):
     torch.testing.assert_close(
         pool_documents(repeated, [6, 3, 9], pooling), pool_documents(outputs, [2, 1, 3], pooling)
     )
+
+
+# Shares
+
+SHARES = {
+    "mean": [[1 / 3, 1 / 3], [1 / 3, 1 / 3], [1 / 3, 1 / 3]],
+    "max": [[0, 1], [1, 0], [0, 0]],  # the first of equal ones has all
+    "logsumexp": [[0.2, 0.4], [0.6, 0.4], [0.2, 0.2]],
+    "attention": [[0.25, 0.25], [0.5, 0.5], [0.25, 0.25]],
+}
+random_outputs = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 4)),
+    elements=st.floats(-20, 20, width=32),
+).map(torch.from_numpy)  # (n_documents, n_chunks, n_columns)
+outputs_without_ties = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 5), st.integers(2, 4)),
+    elements=st.floats(-20, 20, width=32),
+    unique=True,
+).map(torch.from_numpy)  # (n_chunks, n_columns)
+
+
+def chunk_logits(outputs: torch.Tensor, pooling: str) -> torch.Tensor:
+    return outputs[..., :-1] if POOLINGS[pooling].scores else outputs
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+def test_shares_by_hand(pooling):
+    outputs = torch.tensor([[1.0, 2.0, 1.0], [3.0, 2.0, 2.0], [1.0, 1.0, 1.0]]).log()
+    if pooling != "attention":  # of which the last column are scores
+        outputs = outputs[:, :2]
+    np.testing.assert_allclose(POOLINGS[pooling].shares(outputs), SHARES[pooling], rtol=1e-6)
+    assert POOLINGS[pooling].adds_up == (pooling != "logsumexp")
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+@given(random_outputs)
+def test_shares_add_up(pooling, outputs):
+    shares, logits = POOLINGS[pooling].shares(outputs), chunk_logits(outputs, pooling)
+    assert shares.shape == logits.shape
+    assert (shares >= 0).all()
+    torch.testing.assert_close(shares.sum(-2), torch.ones_like(logits[:, 0]))
+    if POOLINGS[pooling].adds_up:
+        torch.testing.assert_close((shares * logits).sum(-2), POOLINGS[pooling].pool(outputs))
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+@given(outputs_without_ties)
+def test_shares_are_the_derivative(pooling, outputs):
+    """A document logit depends on the chunk logits of its own class, each by its share."""
+    shares = POOLINGS[pooling].shares(outputs)
+    slopes = torch.autograd.functional.jacobian(POOLINGS[pooling].pool, outputs)
+    slopes = chunk_logits(slopes, pooling)  # (n_outputs, n_chunks, n_outputs)
+    torch.testing.assert_close(slopes, torch.diag_embed(shares, dim1=0, dim2=2))
+
+
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+@given(random_outputs)
+def test_several_documents_are_pooled_as_each_alone(pooling, outputs):
+    for of_outputs in (POOLINGS[pooling].pool, POOLINGS[pooling].shares):
+        alone = torch.stack([of_outputs(document) for document in outputs])
+        torch.testing.assert_close(of_outputs(outputs), alone)

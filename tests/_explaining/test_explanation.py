@@ -231,6 +231,18 @@ def test_a_sentence_is_worth_what_the_prediction_loses_without_it(
         np.testing.assert_allclose(contribution, whole - shorter.logits, rtol=1e-3, atol=1e-5)
 
 
+def test_a_last_space_belongs_to_the_last_sentence(tiny_encoder: Callable[[str], str]) -> None:
+    """RoBERTa's tokenizer gives it a token, and that token the empty span behind the text."""
+    estimator = fit(tiny_encoder("roberta"), chunk_size=None)
+    texts = ["Good news!\nBad dog. ", "Bad dog. ", "Good news!\n"]
+    (explanation,) = estimator.explain(texts[:1], level="sentence")
+    assert explanation.passages == texts[:0:-1]
+    without = np.array([shorter.logits for shorter in estimator.explain(texts[1:])])
+    np.testing.assert_allclose(
+        explanation.contributions, explanation.logits - without, rtol=1e-3, atol=1e-5
+    )
+
+
 def test_only_chunks_that_hold_the_sentence_are_encoded_again(
     fitted: LongBertClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +283,32 @@ def test_sentences_that_are_not_read_are_not_explained(tiny_bert: str) -> None:
     (chunk,) = estimator.explain([text])
     assert explanation.end[-1] <= chunk.end[0] + len("The dog. ")
     assert len(explanation) < 8
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_sentences_of_empty_texts(
+    pooling: str, architecture: str, tiny_encoder: Callable[[str], str]
+) -> None:
+    """Each is one sentence, without which nothing is left: it is worth what an empty text lacks.
+
+    BERT's tokenizer sees nothing in white space, RoBERTa's does.
+    """
+    estimator = fit(tiny_encoder(architecture), pooling=pooling)
+    texts = ["", " ", "\t\u2003 ", " \n\n ", "good"]
+    explanations = estimator.explain(texts, level="sentence")
+    empty, *others = explanations
+    np.testing.assert_array_equal(empty.contributions, 0)
+    for text, explanation in zip(texts, explanations, strict=True):
+        assert explanation.passages == [text]
+        assert explanation.contributions.shape == (1, 3)
+        assert len(explanation.to_frame()) == 3
+        assert text_of_html(explanation._repr_html_()) == text
+        np.testing.assert_allclose(
+            explanation.contributions[0], explanation.logits - empty.logits, atol=1e-5
+        )
+    worth = [np.abs(explanation.contributions).max() > 1e-4 for explanation in others]
+    assert worth == [architecture == "roberta"] * 3 + [True]
 
 
 # Explanations
@@ -405,6 +443,24 @@ def test_html_of_a_long_text_is_short(fitted: LongBertClassifier) -> None:
     assert sum(numbers) == len(explanation) - 20
 
 
+@pytest.mark.parametrize("n_classes", [8, 10])
+def test_html_names_the_classes_with_the_largest_logits(
+    n_classes: int, fitted: LongBertClassifier
+) -> None:
+    (explanation,) = fitted.explain(TEXTS[:1])
+    logits = np.roll(np.arange(n_classes, dtype=np.float32), 3)
+    html = replace(
+        explanation,
+        classes=np.array([f"of {logit:.0f}" for logit in logits]),
+        contributions=np.ones((len(explanation), n_classes)),
+        logits=logits,
+        probabilities=softmax(logits),
+    )._repr_html_()
+    named = [f"of {logit}" for logit in range(n_classes)][::-1][:8]
+    assert re.findall(r"<td>(of \d)</td>", html) == named
+    assert re.findall(r"<td>(and .*?)</td>", html) == (["and 2 more"] if n_classes == 10 else [])
+
+
 def test_html_of_other_kinds(tiny_bert: str) -> None:
     regressor = fit(tiny_bert, "several numbers", max_chunks=1)
     (explanation,) = regressor.explain(TEXTS[:1])
@@ -475,6 +531,23 @@ def test_display(fitted: LongBertClassifier) -> None:
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert legend == ["1", *others]
     plt.close(display.figure_)
+
+
+def test_bars_are_blue_for_and_orange_against(fitted: LongBertClassifier) -> None:
+    """Bar by bar along the text, whatever the order of the passages in the explanation."""
+    plt.switch_backend("agg")
+    (explanation,) = fitted.explain(["The quick fox jumps. " * 11])
+    heights = np.array([0.5, -0.25, 0.0, -1.0])
+    assert len(explanation) == len(heights)
+    explanation = replace(explanation, contributions=np.column_stack([-heights, heights, heights]))
+    blue, orange = "#0072b2", "#d55e00"
+    for label, colors in (1, [blue, orange, blue, orange]), (0, [orange, blue, blue, blue]):
+        display = PassageDisplay.from_explanation(explanation[[2, 0, 3, 1]], label=label)
+        assert [bar.get_x() for bar in display.bars_] == explanation.start.tolist()
+        assert [to_hex(bar.get_facecolor()) for bar in display.bars_] == colors
+        signs = [np.sign(bar.get_height()) for bar in display.bars_]
+        assert signs == np.sign(explanation.contributions[:, label]).tolist()
+        plt.close(display.figure_)
 
 
 def test_display_draws_where_it_is_told(fitted: LongBertClassifier) -> None:

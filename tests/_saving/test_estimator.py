@@ -364,7 +364,8 @@ def test_what_is_in_it(saved: Path) -> None:
     assert manifest["format"] == 2
     content = manifest["content"]
     assert content["parameters"]["chunk_size"] == 16
-    assert content["fitted"]["classes_"] == {"$array": ["<U4", [2], ["bad", "good"]]}
+    classes = {"$array": ["<U4", [2], ["bad", "good"]]}
+    assert content["targets"] == {"kind": "classes", "classes": classes}
     assert torch.__version__.startswith(content["versions"]["torch"])  # which lacks +cu128
     digest = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
     assert content["files"]["model.safetensors"][1] == digest

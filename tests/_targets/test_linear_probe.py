@@ -105,6 +105,18 @@ def test_rare_and_absent_classes(y: np.ndarray) -> None:
     assert not np.isin(chosen, absent).any()
 
 
+def test_one_text_a_class_is_known_but_not_for_certain() -> None:
+    """Where nothing can be cross-validated, the penalty is neither the largest nor none."""
+    X = np.random.RandomState(0).normal(size=(4, 6))
+    linear = classification_probe(whole(X), np.arange(4), np.ones(4), 4)
+    of_classes = np.diag(softmax(logits_of(linear, X), axis=1))
+    linear = multilabel_probe(whole(X[:2]), np.eye(2), np.ones(2), 2)
+    of_labels = np.diag(expit(logits_of(linear, X[:2])))
+    for probabilities in (of_classes, of_labels):
+        assert (probabilities > 0.9).all()
+        assert (probabilities < 0.999).all()
+
+
 def test_one_text() -> None:
     coefficients, intercepts = classification_probe(
         whole(np.ones((1, 3))), np.array([1]), np.ones(1), 2

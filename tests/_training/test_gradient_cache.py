@@ -5,6 +5,7 @@ Pinned here, all with dropout on:
 - micro-batches of one chunk, of three, and of everything give the same gradients to 1e-6 in
   float32, for each pooling, with and without sample weights, for packed and padded encoders,
   for both losses and under clipping;
+- nor do those of an encoder with a table of relative positions, whatever the table's size;
 - without the same masks in both passes they would not;
 - a graph that is kept and one that is made again give the same gradients to the last bit, also
   in bfloat16;
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import skorch.callbacks
 import torch
-from tiny import ARCHITECTURES
+from tiny import ARCHITECTURES, save_tiny_encoder
 from torch import Tensor, nn
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
@@ -140,6 +141,20 @@ def test_dropped_attention_weights_too(architecture, make, texts):
     assert relative_error(*of) < 1e-6
     without = gradients_of(make(architecture, dropout=0.0), texts, [0, 1, 2, 0])[0]
     assert relative_error(of[0], without) > 0.05
+
+
+@pytest.mark.parametrize("n_chunks", [7, 8, 9])
+def test_a_table_is_not_taken_for_chunks(n_chunks, make, tmp_path):
+    """DeBERTa drops elements of a table of relative positions, here of eight entries."""
+    encoder = save_tiny_encoder("deberta-v2", tmp_path, position_buckets=4)
+    texts = [f"{WORDS[number]} news" for number in range(n_chunks)]
+    of = []
+    for tokens in (1, 10**6):
+        model = make(micro_batch_tokens=tokens, batch_size=n_chunks).set_params(model_name=encoder)
+        of += gradients_of(model, texts, np.arange(n_chunks) % 2)
+        assert model.n_chunks_.tolist() == [1] * n_chunks
+    assert len(model.net_.module_.encoder.encoder.rel_embeddings.weight) == 8
+    assert relative_error(*of) < 1e-6
 
 
 def test_regression(make, texts):
