@@ -10,8 +10,9 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {"page_width": "1100px", "fixed_sidebar": True}
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_title = project
 html_show_sourcelink = False
 numpydoc_show_class_members = False
 suppress_warnings = ["ref.ref", "ref.term"]  # in what scikit-learn documents of inherited methods
