@@ -11,9 +11,11 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
 html_title = project
 html_show_sourcelink = False
+html_sidebars = {"api": [], "index": []}  # they have no pages below them
+autodoc_typehints = "none"  # the parameters' own entries tell the types
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 suppress_warnings = ["ref.ref", "ref.term"]  # in what scikit-learn documents of inherited methods
 sphinx_gallery_conf = {
