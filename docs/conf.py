@@ -1,4 +1,4 @@
-"""Sphinx: ``python -m sphinx docs docs/_build`` runs every example and writes HTML."""
+"""Sphinx: ``python -m sphinx -W docs docs/_build`` runs every example and writes HTML."""
 
 from sklearn_longbert import __version__
 
