@@ -1,5 +1,9 @@
 """Sphinx: ``python -m sphinx -W docs docs/_build`` runs every example and writes HTML."""
 
+import re
+
+from sphinx.application import Sphinx
+
 from sklearn_longbert import __version__
 
 project = "sklearn_longbert"
@@ -25,3 +29,13 @@ sphinx_gallery_conf = {
     "capture_repr": ("_repr_html_",),
     "show_signature": False,
 }
+
+
+def drop_progress_bars(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Leave out progress bars: a page would show a line for each of their updates."""
+    source[0] = re.sub(r"(?<=[\r\n]) *\w+: +\d+%\|[^\r\n]*[\r\n]", "", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this by its name."""
+    app.connect("source-read", drop_progress_bars)
