@@ -70,6 +70,7 @@ print(classification_report(y_test, y_pred, digits=3))
 display = ConfusionMatrixDisplay.from_predictions(
     y_test, y_pred, cmap="Blues", colorbar=False, xticks_rotation=30
 )
+display.figure_.set_layout_engine("constrained")
 display.ax_.set_title(f"{len(X_test)} held-out BBC articles, {len(X_train)} to learn from")
 picture = Path(sys.argv[0]).with_name("quickstart.png")
 display.figure_.savefig(picture, dpi=150, bbox_inches="tight")
