@@ -45,7 +45,7 @@ X_rest, X_test, y_rest, y_test = train_test_split(
 )
 order = np.random.RandomState(0).permutation(len(X_rest))
 by_topic = [order[y_rest[order] == topic] for topic in np.unique(topics)]
-counts = [2, 5, 10, 20]  # of each topic
+counts = [2, 4, 10]  # of each topic
 curves = {name: [] for name in models}
 for count in counts:
     rows = np.concatenate([of_topic[:count] for of_topic in by_topic])

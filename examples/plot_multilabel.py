@@ -39,7 +39,7 @@ def make_newsletters(numbers, n_letters):
     return np.array(letters, dtype=object), labels, numbers
 
 
-X_train, labels_train, order = make_newsletters(order, 100)
+X_train, labels_train, order = make_newsletters(order, 80)
 X_test, labels_test, order = make_newsletters(order, 80)
 binarizer = MultiLabelBinarizer()
 y_train = binarizer.fit_transform(labels_train)

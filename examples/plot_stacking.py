@@ -36,7 +36,7 @@ table["figures"] = table["text"].str.count(r"\d") / table["text"].str.len()
 table["money"] = table["text"].str.count("[£$€]")
 numbers = ["n_words", "figures", "money"]
 X_train, X_test, y_train, y_test = train_test_split(
-    table, topics, train_size=60, test_size=300, stratify=topics, random_state=0
+    table, topics, train_size=60, test_size=150, stratify=topics, random_state=0
 )
 
 # %%
@@ -60,7 +60,7 @@ models = {
     "TF-IDF": of_text(
         make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
     ),
-    "encoder": of_text(LongBertClassifier(max_epochs=2, random_state=0)),
+    "encoder": of_text(LongBertClassifier(max_epochs=1, random_state=0)),
 }
 stack = StackingClassifier(list(models.items()), LogisticRegression(), cv=3)
 

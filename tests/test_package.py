@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,8 @@ def test_public_names():
 
 def test_version():
     assert sklearn_longbert.__version__ == version("sklearn-longbert")
+
+
+def test_the_citation_has_the_version():
+    citation = Path(__file__).resolve().parents[1].joinpath("CITATION.cff")
+    assert f"\nversion: {sklearn_longbert.__version__}\n" in citation.read_text(encoding="utf-8")
