@@ -254,16 +254,14 @@ class BaseLongBert(TextReader):
             return slice(None), None
         if validation is not None:
             rows: NDArray[np.intp] | slice = slice(None)
-            held_out, y_val = self._chunk(validation[0], chunker, "X_val"), validation[1]
-            dataset = DocumentDataset(held_out, targets.to_tensor(y_val), np.ones(len(y_val)))
+            held_out, y = self._chunk(validation[0], chunker, "X_val"), validation[1]
+            weights = np.ones(len(y))
         else:
             seed = _draw_seed(random_state)
             rows, others = hold_out(len(y), self.validation_fraction, targets.strata(y), seed)
-            dataset = DocumentDataset(
-                documents[others], targets.to_tensor(y[others]), weights[others]
-            )
-        targets.check_scored(len(dataset))
-        return rows, dataset
+            held_out, y, weights = documents[others], y[others], weights[others]
+        targets.check_scored(len(y))
+        return rows, DocumentDataset(held_out, targets.to_tensor(y), weights)
 
     def _partial_fit(
         self,
