@@ -183,7 +183,7 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
     ----------
     documents : ndarray of shape (n_documents,) of ChunkedDocument
     targets : Tensor of shape (n_documents,) or (n_documents, n_outputs)
-        What the loss compares the document logits with.
+        The targets that the loss compares the document logits with.
     weights : ndarray of shape (n_documents,) or (n_documents, n_outputs)
         Multiply the losses of each document; they are scaled to mean 1, so that the loss of a
         batch is a mean.

@@ -5,8 +5,10 @@ the chunk's number in the batch, the token's position in the chunk, the number o
 layer in the pass, and the element's index in the hidden state. So a chunk gets the same masks in
 every micro-batch, alone or with others, packed or padded, and however often it is encoded.
 Invariants: gradients do not depend on the grouping, and no random state has to be replayed. On a
-CPU this is also faster than torch's Bernoulli numbers. Other dropout, such as that of torch's
-attention kernels for padded chunks where ``attention_dropout > 0``, draws from torch's generators.
+CPU this is also faster than torch's Bernoulli numbers. It is our own code because the
+masks of torch's dropout depend on what else is in the micro-batch. Other dropout, such as that of
+torch's attention kernels for padded chunks where ``attention_dropout > 0``, draws from torch's
+generators.
 
 The hash is multiplicative (Dietzfelbinger et al., 1997): a random odd number for each element is
 multiplied by a random number for each token, and the product is compared with the probability.

@@ -65,7 +65,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def _cgroups_left() -> Iterator[int]:
-    """Yield the bytes that are left in each control group of the process that has a limit."""
+    """Yield the bytes that are left in each control group of the process that has a limit.
+
+    This is our own code because psutil knows the memory of the machine, and not the limit of a
+    container.
+    """
     if not PROCESS_CGROUPS.is_file():
         return
     for line in PROCESS_CGROUPS.read_text().splitlines():

@@ -37,17 +37,17 @@ class DocumentExplanation:
     probabilities : ndarray of shape (n_classes,), dtype float32, or None
         The probabilities of the text; a regressor has None.
     predicted : object
-        What ``predict`` returns for the text.
+        The result of ``predict`` for the text.
     chunk_logits : ndarray of shape (n_passages, n_classes), dtype float32, or None
-        What the encoder and the head give each chunk; None for sentences.
+        The logits that encoder and head give each chunk; None for sentences.
     chunk : ndarray of shape (n_passages,), dtype int
         Number of each passage in the text, counted from 0.
     level : {"chunk", "sentence"}
-        What a passage is.
+        The kind of passage.
 
     See Also
     --------
-    LongBertClassifier.explain : Makes it.
+    LongBertClassifier.explain : Returns one for each text.
     PassageDisplay : Shows it as a picture.
 
     Examples
