@@ -25,8 +25,8 @@ from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
+from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
-from sklearn_longbert._targets.targets import Targets
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report, warn_of_cut_texts
 from sklearn_longbert._texts.reader import Inputs, TextReader

@@ -14,8 +14,9 @@ from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
+from sklearn_longbert._targets.base import ClassTargets
 from sklearn_longbert._targets.checks import check_labels
-from sklearn_longbert._targets.targets import ClassTargets, targets_of_labels, targets_of_parts
+from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
 
 
 @with_shared_docs(score_name="Accuracy")

@@ -25,7 +25,8 @@ from sklearn_longbert._saving.checkpoint import (
     network_from_checkpoint,
     targets_of_checkpoint,
 )
-from sklearn_longbert._saving.estimator import LOOKUPS, Saved, load, save
+from sklearn_longbert._saving.estimator import LOOKUPS, load, save
+from sklearn_longbert._saving.saved import Saved
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._training.callbacks import check_callbacks
 

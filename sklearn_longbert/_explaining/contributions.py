@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_longbert._encoding.poolings import Pooling
-from sklearn_longbert._targets.targets import Targets
+from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
 
 # A sentence ends at marks, and closing quotation marks or brackets after them, before white space;

@@ -19,7 +19,7 @@ from sklearn_longbert._explaining.contributions import (
     without_sentences,
 )
 from sklearn_longbert._explaining.explanation import DocumentExplanation
-from sklearn_longbert._targets.targets import Targets
+from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._texts.documents import ChunkedDocument
 from sklearn_longbert._training.net import LongBertNet
 

@@ -16,7 +16,8 @@ from sklearn_longbert._pretrained.loading import (
     load_sequence_classifier,
     without_pooler,
 )
-from sklearn_longbert._targets.targets import Classes, Labels, Numbers, Targets
+from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._targets.targets import Classes, Labels, Numbers
 
 # For each architecture, the layers of the head, whose input is the hidden state of the first token:
 # first layer, activation (None is the config's pooler_hidden_act), last layer.

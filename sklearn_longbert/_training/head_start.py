@@ -14,8 +14,8 @@ from sklearn_longbert._encoding.passes import (
     mean_of_chunks,
 )
 from sklearn_longbert._encoding.poolings import POOLINGS
+from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._targets.pooled_linear import Embeddings
-from sklearn_longbert._targets.targets import Probe
 
 
 def start_head(

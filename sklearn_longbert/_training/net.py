@@ -37,7 +37,7 @@ from sklearn_longbert._encoding.passes import (
 )
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._pretrained.devices import available_device
-from sklearn_longbert._targets.targets import Probe
+from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._training.callbacks import (
     StopTraining,
     ValidationMonitor,

@@ -1,0 +1,116 @@
+"""What every kind of target can do, and what kinds with classes can do beside it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from sklearn_longbert._targets.class_weights import ClassWeight
+from sklearn_longbert._targets.pooled_linear import Embeddings, Linear
+
+# maps embeddings, targets and weights to coefficients and intercepts
+Probe = Callable[[Embeddings, NDArray[Any], NDArray[Any]], Linear]
+
+
+class Targets(ABC):
+    """One kind of target, with the values that a fit has learned of it.
+
+    Attributes
+    ----------
+    names : ndarray of shape (n_outputs,)
+        Names or numbers of the outputs, in their order.
+    criterion : type of nn.Module
+        Loss of logits and of the tensors that :meth:`to_tensor` returns.
+    unit : float or ndarray of shape (n_outputs,)
+        Rise of a prediction if its logit rises by one.
+    """
+
+    criterion: ClassVar[type[nn.Module]]
+    unit: Any = 1.0
+
+    @property
+    @abstractmethod
+    def names(self) -> NDArray[Any]: ...
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of logits of a text."""
+        return len(self.names)
+
+    @abstractmethod
+    def probe(self, shrink: bool) -> Probe:
+        """Return a function that fits the linear model at which a head starts.
+
+        Parameters
+        ----------
+        shrink : bool
+            Whether its loss is kept large enough for an encoder to learn from.
+        """
+
+    @abstractmethod
+    def index(self, y: NDArray[Any], name: str = "y") -> NDArray[Any]:
+        """Return checked targets as numbers, or raise ValueError at one that does not fit."""
+
+    @abstractmethod
+    def to_tensor(self, y: NDArray[Any]) -> Tensor:
+        """Return the tensor that the loss compares logits with, from a result of :meth:`index`."""
+
+    def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the classes whose proportions a split keeps, None if there are none."""
+        return None
+
+    @abstractmethod
+    def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return the result of ``predict`` for logits of shape (n_documents, n_outputs)."""
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any] | None:
+        """Return probabilities of the shape of `logits`, None where there are none."""
+        return None
+
+    def in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return logits in the unit in which they are explained."""
+        return logits
+
+    @staticmethod
+    @abstractmethod
+    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
+        """Return how well logits predict the values of target tensors; higher is better."""
+
+    def check_scored(self, n_texts: int) -> None:  # noqa: B027 - most scores need no more than one
+        """Raise ValueError unless `n_texts` held-out texts can be scored."""
+
+    @abstractmethod
+    def check(self, n_outputs: int) -> None:
+        """Raise ValueError unless these targets fit a head of `n_outputs` outputs."""
+
+
+class ClassTargets(Targets):
+    """The base of classes and labels, which the caller names and which have class weights."""
+
+    @abstractmethod
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]: ...
+
+    @abstractmethod
+    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return the logarithms of the probabilities, finite even where these round to 0."""
+
+    @abstractmethod
+    def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return the result of ``decision_function`` for logits."""
+
+    @abstractmethod
+    def class_weights(
+        self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the class weight of each text, or of each label of each text."""
+
+    @abstractmethod
+    def is_like(self, other: "ClassTargets") -> bool:
+        """Return whether a fit of these targets may go on from a fit of `other` ones."""
+
+    @abstractmethod
+    def check_given(self, classes: ArrayLike) -> None:
+        """Raise ValueError unless ``partial_fit`` was given the same classes as at first."""
