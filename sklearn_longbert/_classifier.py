@@ -16,6 +16,7 @@ from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.base import ClassTargets
 from sklearn_longbert._targets.checks import check_labels
+from sklearn_longbert._targets.class_weights import ClassWeight
 from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
 
 
@@ -65,7 +66,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
 
     _parameter_constraints = {
         **LongBertEstimator._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
     _check_targets = staticmethod(check_labels)
     _targets: ClassTargets
@@ -95,7 +96,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         tol: float = 1e-4,
-        class_weight: dict[Any, float] | str | None = None,
+        class_weight: ClassWeight = None,
         warm_start: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",

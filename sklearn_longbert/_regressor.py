@@ -124,7 +124,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         targets = self._targets if hasattr(self, "net_") else Numbers.of(values, weights)
         return self._partial_fit(targets, inputs, targets.index(values), weights)
 
-    def predict(self, X: ArrayLike) -> NDArray[np.float32]:
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the predicted target of each text.
 
         Parameters
@@ -134,7 +134,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
 
         Returns
         -------
-        values : ndarray of shape (n_samples,) or (n_samples, n_targets), dtype float32
+        values : ndarray of shape (n_samples,) or (n_samples, n_targets), dtype float64
             Predictions in the unit of the targets of fit, and in the same form.
         """
         logits = self._predict_logits(X)

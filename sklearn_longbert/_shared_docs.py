@@ -116,10 +116,11 @@ PARAMETERS = {
     "n_iter_no_change": ("int", "Number of epochs without a gain that early stopping allows."),
     "tol": ("float", "Least gain of the score that counts."),
     "class_weight": (
-        'dict, "balanced" or None',
+        'dict, list of dict, "balanced" or None',
         """Weight of each class, multiplied with `sample_weight`. "balanced" weights classes
         inversely to their share of the (weighted) training texts. If texts may have several
-        labels, the classes are 0 and 1, for each label by itself.""",
+        labels, the classes are 0 and 1, for each label by itself; a list has one dict for each
+        column of `y`.""",
     ),
     "warm_start": ("bool", "Whether fit goes on from the weights of the last fit."),
     "norm": ('{"l2"} or None', '"l2" scales embeddings to length 1.'),

@@ -117,13 +117,7 @@ def row_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def expected_failures(estimator: BaseEstimator) -> dict[str, str]:
-    if isinstance(estimator, LongBertRegressor):
-        return {"check_regressor_multioutput": "it wants float64, and predictions are float32"}
-    return {}
-
-
-@checks.parametrize_with_checks(NUMERIC, expected_failed_checks=expected_failures)
+@checks.parametrize_with_checks(NUMERIC)
 def test_numeric_view(
     estimator: BaseEstimator,
     check: Callable[[BaseEstimator], None],

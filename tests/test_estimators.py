@@ -322,7 +322,8 @@ def test_class_weight_holds_for_parts_without_the_class(classifier: partial) -> 
     model.partial_fit(X[1::2], y[1::2], classes=["bad", "good"])
     plain = classifier().partial_fit(X[1::2], y[1::2], classes=["bad", "good"])
     assert difference(model, plain) == 0  # all weights equal: none counts more than another
-    with pytest.raises(ValueError, match="not in class_weight"):
+    message = r"key 'ugly', which is not among the classes \['bad', 'good'\]: its keys are"
+    with pytest.raises(ValueError, match=message):
         classifier(class_weight={"ugly": 3.0}).fit(X, y)
 
 
@@ -893,12 +894,25 @@ def test_a_nan_is_reported_wherever_it_first_shows(
 # Regressor
 
 
+@pytest.mark.parametrize("y", [1.7e9 + np.arange(8.0), 2e7 + np.arange(8.0), np.arange(8) * 1e-3])
+def test_predictions_are_not_rounded_to_float32(regressor: partial, y: np.ndarray) -> None:
+    """What the history says of the coefficient of determination holds outside, too."""
+    X = make_texts(2)[:8]
+    model = regressor(**FAST_LEARNER).fit(X, y, X_val=X, y_val=y)
+    assert r2_score(y, model.predict(X)) == pytest.approx(
+        model.history_[-1]["valid_score"], abs=1e-5
+    )
+    (explanation,) = model.explain(X[:1])
+    np.testing.assert_allclose(explanation.logits, model.predict(X[:1]), rtol=1e-12)
+    np.testing.assert_allclose(explanation.contributions.sum(), model.predict(X[:1])[0], rtol=1e-9)
+
+
 def test_regressor_predicts_in_the_callers_unit(regressor: partial) -> None:
     X, standard = make_texts(3), np.tile([-1.0, 0.0, 1.0], 4)
     y = 1000 + 50 * standard
     model = regressor(**FAST_LEARNER).fit(X, y)
     predicted = model.predict(X)
-    assert predicted.dtype == np.float32
+    assert predicted.dtype == np.float64
     assert predicted.shape == (12,)
     assert model.score(X, y) == r2_score(y, predicted) > 0.8
     # The unit changes nothing that is learned.

@@ -73,8 +73,7 @@ def _explain_chunks(
     pooled = POOLINGS[pooling].pool(outputs).numpy()[None]  # (1, n_outputs)
     predictions, probabilities = targets.predictions(pooled), targets.probabilities(pooled)
     contributions, chunk_logits = chunk_contributions(outputs, POOLINGS[pooling], targets)
-    largest = np.finfo(np.float32).max  # predictions close to it may exceed it
-    logits = np.clip(targets.in_unit(pooled[0].astype(np.float64)), -largest, largest)
+    logits = targets.in_unit(pooled)[0]
     bounds = passage_bounds(document, len(text))
     return DocumentExplanation(
         text=text,
@@ -82,10 +81,10 @@ def _explain_chunks(
         end=bounds[:, 1],
         classes=targets.names,
         contributions=contributions,
-        logits=logits.astype(np.float32),
+        logits=logits,
         probabilities=None if probabilities is None else probabilities[0],
         predicted=predictions[0],
-        chunk_logits=chunk_logits.astype(np.float32),
+        chunk_logits=chunk_logits.astype(logits.dtype),
         chunk=np.arange(len(bounds)),
         level="chunk",
     )

@@ -32,13 +32,13 @@ class DocumentExplanation:
     contributions : ndarray of shape (n_passages, n_classes), dtype float64
         Contributions of chunks add up to `logits`. The contribution of a sentence is by how much
         the text's logits fall if the sentence is left out.
-    logits : ndarray of shape (n_classes,), dtype float32
+    logits : ndarray of shape (n_classes,), dtype float32, float64 for a regressor
         The logits of the text; a regressor has its prediction here.
     probabilities : ndarray of shape (n_classes,), dtype float32, or None
         The probabilities of the text; a regressor has None.
     predicted : object
         The result of ``predict`` for the text.
-    chunk_logits : ndarray of shape (n_passages, n_classes), dtype float32, or None
+    chunk_logits : ndarray of shape (n_passages, n_classes), of the dtype of `logits`, or None
         The logits that encoder and head give each chunk; None for sentences.
     chunk : ndarray of shape (n_passages,), dtype int
         Number of each passage in the text, counted from 0.
@@ -67,10 +67,10 @@ class DocumentExplanation:
     end: NDArray[np.intp]
     classes: NDArray[Any]
     contributions: NDArray[np.float64]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating[Any]]
     probabilities: NDArray[np.float32] | None
     predicted: Any
-    chunk_logits: NDArray[np.float32] | None
+    chunk_logits: NDArray[np.floating[Any]] | None
     chunk: NDArray[np.intp]
     level: str
 

@@ -70,7 +70,7 @@ class Targets(ABC):
         """Return probabilities of the shape of `logits`, None where there are none."""
         return None
 
-    def in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def in_unit(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return logits in the unit in which they are explained."""
         return logits
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import column_or_1d
 
 from sklearn_longbert._texts.checks import is_missing, raise_no_array, show
 
+MOST_VALUE = 1e300  # of a regression target
 LEAST_WEIGHT = 1e-100  # relative to the largest; sums and logarithms of products of less underflow
 
 
@@ -111,10 +112,10 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
         targets, name, "pass numbers, or fit a classifier if these are class labels"
     )
     largest = np.unravel_index(np.abs(values).argmax(), values.shape) if values.size else ()
-    if largest and abs(values[largest]) > np.finfo(np.float32).max:
+    if largest and abs(values[largest]) > MOST_VALUE:
         raise ValueError(
-            f"{name} at index {largest[0]} is {values[largest]:g}, which float32, the type of the "
-            f"predictions, cannot hold: use a larger unit."
+            f"{name} at index {largest[0]} is {values[largest]:g}, more than {MOST_VALUE:g} in "
+            f"size, where differences overflow: use a larger unit."
         )
     return values
 

@@ -15,13 +15,16 @@ encoder is to be trained, logits are shrunk towards the logarithms of the classe
 the loss is half of the loss of these shares alone (`LOSS_TO_LEARN_FROM`). Under mean and max
 pooling only the shares can change the order of the logits in this way.
 
+The models are fitted by :func:`~sklearn_longbert._targets.pooled_linear.fit_linear` and not by
+estimators of scikit-learn: tools that log every call of ``fit``, such as mlflow, would take these
+for the user's own.
+
 References
 ----------
 Kumar, Raghunathan, Jones, Ma and Liang (2022). Fine-tuning can distort pretrained features and
 underperform out-of-distribution. ICLR. https://arxiv.org/abs/2202.10054
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,17 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import ridge_regression
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Linear, Loss, fit_pooled
+from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Linear, Loss, fit_linear
 
 Fit = Callable[[Embeddings, NDArray, Floats, float], Linear]
 
 PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients, beside a mean loss
 NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
 N_FOLDS = 5
+MOST_LABELS_TO_CHOOSE_BY = 16  # the penalty of all labels is chosen by these
 LOSS_TO_LEARN_FROM = 0.5  # relative to the loss of the classes' shares alone
 
 
@@ -78,7 +81,7 @@ def classification_probe(
 def multilabel_probe(
     embeddings: Embeddings, y: NDArray, weights: NDArray, n: int, shrink: bool = False
 ) -> Linear:
-    """Fit a logistic model for each of `n` labels.
+    """Fit a logistic model for each of `n` labels, all of the same regularisation.
 
     Parameters
     ----------
@@ -95,17 +98,24 @@ def multilabel_probe(
     coefficients, intercepts : ndarray of shapes (n, n_features) and (n,)
     """
     weights = np.broadcast_to(weights.reshape(len(y), -1), y.shape)
-    fits = []
-    for column in range(n):
-        merged = _merge_equal(embeddings, y[:, column].astype(np.int64), weights[:, column])
-        part, has, of_part = _with_all_classes(*merged, 2)
-        linear = _fit_probe(part, has, of_part, _fit_sigmoid, _sigmoid_loss)
-        if shrink:
-            shares = np.bincount(has, of_part)
-            guess = np.log(shares[1:] / shares[:1])
-            linear = _shrink(linear, part, has, of_part, _sigmoid_loss, guess)
-        fits.append(linear)
-    return np.concatenate([fit[0] for fit in fits]), np.concatenate([fit[1] for fit in fits])
+    embeddings, y, weights = _merge_equal(embeddings, y, weights)
+    embeddings, y, weights = _with_both_classes(embeddings, y, weights)
+    linear = _fit_probe(embeddings, y, weights, _fit_sigmoids, _sigmoid_losses)
+    if not shrink:
+        return linear
+    guess = np.log((weights * y).sum(axis=0)) - np.log((weights * (1 - y)).sum(axis=0))
+    columns = [
+        _shrink(
+            (linear[0][[label]], linear[1][[label]]),
+            embeddings,
+            y[:, [label]],
+            weights[:, [label]],
+            _sigmoid_losses,
+            guess[[label]],
+        )
+        for label in range(n)
+    ]
+    return np.concatenate([one[0] for one in columns]), np.concatenate([one[1] for one in columns])
 
 
 def regression_probe(embeddings: Embeddings, y: NDArray, weights: NDArray) -> Linear:
@@ -139,10 +149,28 @@ def _with_all_classes(
     )
 
 
+def _with_both_classes(
+    embeddings: Embeddings, y: NDArray, weights: Floats
+) -> tuple[Embeddings, NDArray, Floats]:
+    """Give each label that all documents have, or none, a document of the other class."""
+    lacks = [(weights * (y == value)).sum(axis=0) == 0 for value in (0, 1)]
+    if not np.any(lacks):
+        return embeddings, y, weights
+    middle = np.average(embeddings.means, axis=0, weights=weights.mean(axis=1))
+    new_weights = 0.5 / len(weights) * np.array(lacks)  # (2, n_labels)
+    weights = np.concatenate([weights, new_weights])
+    return (
+        embeddings.with_rows(np.tile(middle, (2, 1)).astype(embeddings.rows.dtype)),
+        np.concatenate([y, np.repeat([[0], [1]], y.shape[1], axis=1)]),
+        weights / weights.sum(axis=0),
+    )
+
+
 def _fit_probe(
     embeddings: Embeddings, y: NDArray, weights: NDArray, fit: Fit, loss: Loss
 ) -> Linear:
-    of_rows = (weights / embeddings.counts)[embeddings.owners]
+    of_documents = weights if weights.ndim == 1 else weights.mean(axis=1)
+    of_rows = (of_documents / embeddings.counts)[embeddings.owners]
     center = of_rows @ embeddings.rows
     centered = embeddings.rows - center.astype(embeddings.rows.dtype)
     variances = of_rows @ centered**2
@@ -162,13 +190,13 @@ def _shrink(
 ) -> Linear:
     """Shrink logits towards `guess`, the logits of the classes' shares alone."""
     coefficients, intercepts = linear
-    of_guess = weights @ loss(np.tile(guess, (len(y), 1)), y)
+    of_guess = np.sum(weights * loss(np.tile(guess, (len(y), 1)), y))
 
     def scaled(scale: float) -> Linear:
         return scale * coefficients, scale * intercepts + (1 - scale) * guess
 
     def excess(scale: float) -> float:
-        mean_loss = weights @ loss(embeddings.outputs(scaled(scale)), y)
+        mean_loss = np.sum(weights * loss(embeddings.outputs(scaled(scale)), y))
         return float(mean_loss - LOSS_TO_LEARN_FROM * of_guess)
 
     if excess(1.0) >= 0:
@@ -182,20 +210,31 @@ def _merge_equal(
     """Return distinct documents, sorted by content, with weights that sum to 1."""
     table = np.column_stack([embeddings.means, y])
     _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    weights = np.bincount(inverse.ravel(), weights)
-    return embeddings.select(first), y[first], weights / weights.sum()
+    summed = np.zeros((len(first), *weights.shape[1:]))
+    np.add.at(summed, inverse.ravel(), weights)
+    return embeddings.select(first), y[first], summed / summed.sum(axis=0)
 
 
 def _choose_penalty(
     embeddings: Embeddings, y: NDArray, weights: Floats, fit: Fit, loss: Loss
 ) -> float:
+    if weights.ndim > 1:
+        n_labels = y.shape[1]
+        chosen = np.unique(np.linspace(0, n_labels - 1, MOST_LABELS_TO_CHOOSE_BY).astype(np.intp))
+        y, weights = y[:, chosen], weights[:, chosen]
     losses = np.zeros(len(PENALTIES))
     for train, test in _folds(y):
-        part = weights[train] / weights[train].sum()
-        known, unknown = embeddings.select(train), embeddings.select(test)
+        targets, counted = y, weights
+        if weights.ndim > 1:  # labels of which the training rows have both classes
+            known = [(weights[train] * (y[train] == value)).any(axis=0) for value in (0, 1)]
+            targets, counted = y[:, np.all(known, axis=0)], weights[:, np.all(known, axis=0)]
+        if counted[test].sum() == 0:
+            continue
+        part = counted[train] / counted[train].sum(axis=0)
         for index, penalty in enumerate(PENALTIES):
-            outputs = unknown.outputs(fit(known, y[train], part, penalty))
-            losses[index] += weights[test] @ loss(outputs, y[test])
+            linear = fit(embeddings.select(train), targets[train], part, penalty)
+            outputs = embeddings.select(test).outputs(linear)
+            losses[index] += np.sum(counted[test] * loss(outputs, targets[test]))
     return float(PENALTIES[losses.argmin()]) if losses.any() else NO_CHOICE
 
 
@@ -229,29 +268,25 @@ def _softmax_slope(logits: Floats, y: NDArray) -> Floats:
 def _fit_softmax(
     embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float, n_outputs: int
 ) -> Linear:
-    if not embeddings.are_rows:
-        if n_outputs == 2:  # w/2 and -w/2 have half of the square of w
-            penalty *= 2
-        return fit_pooled(embeddings, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
-    coefficients, intercepts = _fit_logistic(embeddings.rows, y, weights, penalty)
-    if n_outputs == 2:  # each class gets half of the one logit
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    return coefficients, intercepts
+    if n_outputs == 2 and embeddings.are_rows:  # each class gets half of the one logit
+        one = _fit_sigmoids(embeddings, y[:, None], weights[:, None], penalty)
+        return np.concatenate([-one[0], one[0]]) / 2, np.concatenate([-one[1], one[1]]) / 2
+    if n_outputs == 2:  # w/2 and -w/2 have half of the square of w
+        penalty *= 2
+    return fit_linear(embeddings, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
 
 
-def _sigmoid_loss(logits: Floats, y: NDArray) -> Floats:
-    return -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
+def _sigmoid_losses(logits: Floats, y: NDArray) -> Floats:
+    return -log_expit(np.where(y == 1, logits, -logits))
 
 
-def _sigmoid_slope(logits: Floats, y: NDArray) -> Floats:
-    return expit(logits) - y[:, None]
+def _sigmoid_slopes(logits: Floats, y: NDArray) -> Floats:
+    return expit(logits) - y
 
 
-def _fit_sigmoid(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
-    if not embeddings.are_rows:
-        return fit_pooled(embeddings, y, weights, penalty, 1, _sigmoid_loss, _sigmoid_slope)
-    return _fit_logistic(embeddings.rows, y, weights, penalty)
+def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
+    n_labels = y.shape[1]
+    return fit_linear(embeddings, y, weights, penalty, n_labels, _sigmoid_losses, _sigmoid_slopes)
 
 
 def _squared_loss(predictions: Floats, y: NDArray) -> Floats:
@@ -264,18 +299,12 @@ def _squared_slope(predictions: Floats, y: NDArray) -> Floats:
 
 def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
     if not embeddings.are_rows:
-        n_outputs = y.shape[1]  # our loss is their mean, Ridge's their sum
+        n_outputs = y.shape[1]  # our loss is their mean, that of a ridge model their sum
         penalty = 2 * penalty / n_outputs
-        return fit_pooled(embeddings, y, weights, penalty, n_outputs, _squared_loss, _squared_slope)
-    model = Ridge(alpha=penalty).fit(embeddings.rows, y, sample_weight=weights)
-    # for one target, some versions of scikit-learn drop the axis
-    return model.coef_.reshape(y.shape[1], -1), model.intercept_.reshape(-1)
-
-
-def _fit_logistic(features: Floats, y: NDArray, weights: Floats, penalty: float) -> Linear:
-    model = LogisticRegression(C=1 / penalty, max_iter=1000, tol=1e-5)
-    with warnings.catch_warnings():
-        # users could not make this start of a training converge
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, y, sample_weight=weights)
-    return model.coef_, model.intercept_
+        return fit_linear(embeddings, y, weights, penalty, n_outputs, _squared_loss, _squared_slope)
+    center, mean = weights @ embeddings.rows, weights @ y
+    coefficients = ridge_regression(
+        embeddings.rows - center, y - mean, penalty, sample_weight=weights
+    )
+    coefficients = coefficients.reshape(y.shape[1], -1)  # of one target the axis is dropped
+    return coefficients, mean - coefficients @ center

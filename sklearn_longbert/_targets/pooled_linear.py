@@ -30,7 +30,12 @@ Floats = NDArray[np.float64]
 Linear = tuple[Floats, Floats]  # coefficients (n_outputs, n_features), intercepts (n_outputs,)
 Loss = Callable[[Floats, NDArray], Floats]  # from logits and targets
 
-STOP = {"maxiter": 100, "gtol": 1e-4, "ftol": 1e-5}  # the start of a training need not converge
+STOP = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-14}  # about as LogisticRegression stops
+STOP_POOLED = {
+    "maxiter": 100,
+    "gtol": 1e-4,
+    "ftol": 1e-5,
+}  # the start of a training need not converge
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class Embeddings:
         return pooled, shares
 
 
-def fit_pooled(
+def fit_linear(
     embeddings: Embeddings,
     y: NDArray,
     weights: Floats,
@@ -137,12 +142,12 @@ def fit_pooled(
     ----------
     embeddings : Embeddings
     y : ndarray of shape (n_documents,) or (n_documents, n_outputs)
-    weights : ndarray of shape (n_documents,)
+    weights : ndarray of shape (n_documents,) or (n_documents, n_outputs)
     penalty : float
         Half of it multiplies the sum of the squared coefficients.
     n_outputs : int
     loss : callable
-        Maps outputs and targets to losses, of shape (n_documents,).
+        Maps outputs and targets to losses, of the shape of `weights`.
     slope : callable
         Maps them to the derivative of the loss by the outputs, (n_documents, n_outputs).
 
@@ -157,20 +162,23 @@ def fit_pooled(
     def unpack(flat: Floats) -> Linear:
         return flat[n_outputs:].reshape(n_outputs, n_features), flat[:n_outputs]
 
+    of_outputs = weights.reshape(len(weights), -1)
     pooling = embeddings.pooling
-    assert pooling is not None
-    stages = [pooling] if pooling.smooth is None else [pooling.smooth, pooling]
+    stages = [pooling] if pooling is None or pooling.smooth is None else [pooling.smooth, pooling]
     for stage in (replace(embeddings, pooling=stage) for stage in stages):
 
         def objective(flat: Floats, stage: Embeddings = stage) -> tuple[float, Floats]:
             coefficients, intercepts = unpack(flat)
             of_rows = stage.rows @ coefficients.T.astype(stage.rows.dtype) + intercepts
-            outputs, shares = stage.pool(of_rows)
-            pulls = (weights[:, None] * slope(outputs, y))[stage.owners] * shares
+            outputs, shares = (of_rows, 1.0) if stage.are_rows else stage.pool(of_rows)
+            pulls = (of_outputs * slope(outputs, y))[stage.owners] * shares
             gradient = pulls.T.astype(stage.rows.dtype) @ stage.rows + penalty * coefficients
-            value = weights @ loss(outputs, y) + penalty / 2 * (coefficients**2).sum()
+            value = np.sum(weights * loss(outputs, y)) + penalty / 2 * (coefficients**2).sum()
             return float(value), np.concatenate([pulls.sum(0), gradient.ravel()])
 
-        flat = minimize(objective, flat, jac=True, method="L-BFGS-B", options=STOP).x
+        options = STOP if embeddings.are_rows else STOP_POOLED
+        flat = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
+        if embeddings.are_rows:
+            break
 
     return unpack(flat)

@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 from sklearn_longbert._targets.base import ClassTargets, Probe, Targets
 from sklearn_longbert._targets.checks import check_classes
-from sklearn_longbert._targets.class_weights import ClassWeight, weights_of_classes
+from sklearn_longbert._targets.class_weights import (
+    ClassWeight,
+    weights_of_classes,
+    weights_of_labels,
+)
 from sklearn_longbert._targets.linear_probe import (
     classification_probe,
     multilabel_probe,
@@ -160,10 +164,7 @@ class Labels(ClassTargets):
     def class_weights(
         self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        absent_or_present = np.arange(2)
-        return np.column_stack(
-            [weights_of_classes(class_weight, column, weights, absent_or_present) for column in y.T]
-        )
+        return weights_of_labels(class_weight, y, weights)
 
     def is_like(self, other: ClassTargets) -> bool:
         # names are not compared: a checkpoint may have them, an indicator matrix has none
@@ -198,10 +199,13 @@ class Numbers(Targets):
     @classmethod
     def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
         """Return the targets of a first fit, for values of shape (n_samples,) or (n_samples, k)."""
-        mean = np.average(values, axis=0, weights=weights)
-        spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
-        is_rounding = spread <= 1e-10 * np.abs(values).max(axis=0)
-        return cls(mean, np.where(is_rounding, 1.0, spread))
+        largest = np.abs(values).max(axis=0)
+        scale = np.where(largest == 0, 1.0, largest)  # squares neither overflow nor vanish
+        scaled = values / scale
+        mean = np.average(scaled, axis=0, weights=weights)
+        spread = np.sqrt(np.average((scaled - mean) ** 2, axis=0, weights=weights))
+        is_constant = (spread <= 1e-10) | (spread * scale == 0)
+        return cls(mean * scale, np.where(is_constant, 1.0, spread * scale))
 
     @property
     def names(self) -> NDArray[np.intp]:
@@ -228,14 +232,12 @@ class Numbers(Targets):
     def to_tensor(self, y: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((y - self.mean) / self.spread).reshape(len(y), -1)
 
-    def predictions(self, logits: NDArray[Any]) -> NDArray[np.float32]:
-        largest = np.finfo(np.float32).max  # predictions of targets close to it may exceed it
-        in_unit = self.in_unit(logits.astype(np.float64))
-        values = np.clip(in_unit, -largest, largest).astype(np.float32)
+    def predictions(self, logits: NDArray[Any]) -> NDArray[np.float64]:
+        values = self.in_unit(logits)
         return values if np.ndim(self.mean) else values[:, 0]
 
-    def in_unit(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return logits * self.spread + self.mean
+    def in_unit(self, logits: NDArray[Any]) -> NDArray[np.float64]:
+        return logits.astype(np.float64) * self.spread + self.mean
 
     @staticmethod
     def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:

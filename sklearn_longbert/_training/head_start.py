@@ -38,7 +38,12 @@ def start_head(
         Embeddings of chunks by their digests, if there are any.
     """
     embeddings = _embeddings_of(network, dataset, passes, cache)
-    coefficients, intercepts = probe(embeddings, dataset.targets.numpy(), dataset.weights.numpy())
+    with np.errstate(
+        under="ignore"
+    ):  # exponentials of unlikely logits, whatever the caller's state
+        coefficients, intercepts = probe(
+            embeddings, dataset.targets.numpy(), dataset.weights.numpy()
+        )
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(coefficients))
         network.head.bias.copy_(torch.from_numpy(intercepts))

@@ -254,9 +254,10 @@ def test_bad_weights(weights: Any, message: str) -> None:
         check_weights(weights, TEXTS)
 
 
-def test_values_beyond_the_type_of_predictions():
-    with pytest.raises(ValueError, match=r"y at index 1 is -1e\+39, which float32"):
-        check_values([1.0, -1e39])
+def test_values_whose_differences_overflow():
+    with pytest.raises(ValueError, match=r"y at index 1 is -1e\+301, more than 1e\+300 in size"):
+        check_values([1.0, -1e301])
+    assert check_values([1.0, -1e299])[1] == -1e299
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]"])

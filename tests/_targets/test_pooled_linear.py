@@ -70,7 +70,9 @@ def test_with_one_chunk_a_document_it_is_the_ordinary_linear_model(
     model = LogisticRegression(C=10, tol=1e-8).fit(X, y, sample_weight=weights)
     ours = softmax(X @ coefficients.T + intercepts, axis=1)
     np.testing.assert_allclose(ours, model.predict_proba(X), atol=2e-3)
-    coefficients, intercepts = probes._fit_sigmoid(documents, y == 1, weights, 0.1)
+    coefficients, intercepts = probes._fit_sigmoids(
+        documents, (y == 1)[:, None], weights[:, None], 0.1
+    )
     model = LogisticRegression(C=10, tol=1e-8).fit(X, y == 1, sample_weight=weights)
     np.testing.assert_allclose(
         X @ coefficients[0] + intercepts, model.decision_function(X), atol=1e-2

@@ -127,6 +127,42 @@ def test_balanced_labels_are_weighted_one_by_one(classifier: partial) -> None:
     assert by_dict.history_[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_list_of_class_weights_has_a_dict_for_each_label(classifier: partial) -> None:
+    settings = {"head_init": "random", "learning_rate": STILL, "dropout": 0.0}
+    of_labels = [{0: 1.0, 1: 4.0}, {1: np.float32(2.0)}, {}]
+    model = classifier(class_weight=of_labels, **settings).fit(X, TABLE)
+    losses = -np.where(TABLE, model.predict_log_proba(X), log_expit(-model.decision_function(X)))
+    weights = np.where(TABLE, [4.0, 2.0, 1.0], 1.0)
+    expected = np.average(losses, weights=weights)
+    assert model.history_[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+WRONG_WEIGHTS: dict[str, tuple[Any, str]] = {
+    "names of columns": (
+        {"a": 2.0},
+        r"key 'a', which is not among the classes \[0, 1\].*list with",
+    ),
+    "a number of a column": ({2: 2.0}, r"key 2, which is not among the classes \[0, 1\]"),
+    "too few": ([{0: 1.0, 1: 2.0}], r"list of 1 where y has 3 columns"),
+    "no dict": (
+        [{}, {}, "balanced"],
+        r"at index 2 is 'balanced' where a dict with the keys 0 and 1",
+    ),
+    "zero": ([{}, {}, {1: 0.0}], r"finite and above 0"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_WEIGHTS.values(), ids=WRONG_WEIGHTS)
+def test_wrong_class_weights_of_labels(classifier: partial, wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classifier(class_weight=wrong).fit(X, TABLE)
+
+
+def test_a_list_of_class_weights_needs_several_labels(classifier: partial) -> None:
+    with pytest.raises(ValueError, match="class_weight is a list, which is for several labels"):
+        classifier(class_weight=[{0: 1.0}, {1: 2.0}]).fit(X, TABLE[:, 0])
+
+
 def test_early_stopping_and_search_of_several_labels(classifier: partial) -> None:
     model = classifier(max_epochs=3, early_stopping=True, validation_fraction=0.3).fit(X, TABLE)
     assert {"valid_loss", "valid_score"} <= model.history_[0].keys()
@@ -170,7 +206,7 @@ def test_several_numbers_in_their_own_units(regressor: partial) -> None:
         mlp = MLPRegressor(max_iter=2).fit(NUMBERS, y)
     predicted = model.predict(X)
     assert predicted.shape == mlp.predict(NUMBERS).shape == (18, 2)
-    assert predicted.dtype == np.float32
+    assert predicted.dtype == np.float64
     assert model.score(X, y) == pytest.approx(r2_score(y, predicted))
     assert (r2_score(y, predicted, multioutput="raw_values") > 0.8).all()
     # what one target is scaled by is no business of the other
