@@ -2,7 +2,7 @@
 How does one train a classifier of long texts?
 ==============================================
 
-Articles of news are often longer than the encoder can read.
+Articles of news are often longer than the encoder takes.
 ``LongBertClassifier`` takes the raw texts: it cuts each into chunks, gives each chunk its logits,
 and learns from one pooled prediction a text. Here it sorts BBC news into five topics, and
 scikit-learn's own tools judge it on texts it has not seen.
@@ -12,7 +12,7 @@ scikit-learn's own tools judge it on texts it has not seen.
 # The texts
 # ---------
 # Two hundred of the 2,127 distinct articles, so that this takes a minute or two on a
-# laptop. The encoder is all-MiniLM-L6-v2, which reads at most 512 tokens at once.
+# laptop. The encoder is all-MiniLM-L6-v2, which takes at most 512 tokens at once.
 
 import sys
 import time

@@ -59,7 +59,7 @@ class BaseLongBert(TextReader):
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -93,7 +93,7 @@ class BaseLongBert(TextReader):
         max_chunks: int | None = None,
         chunk_selection: str = "head",
         pooling: str = "mean",
-        token_pooling: str = "mean",
+        token_pooling: str = "auto",
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
         max_epochs: int = 3,
@@ -316,7 +316,7 @@ class BaseLongBert(TextReader):
 
         If `anywhere` is set and the device is missing, the net is on the device of "auto".
         """
-        self._check_token_pooling(chunker)
+        self._check_token_pooling(self.token_pooling, chunker)
         choose_device = available_device if anywhere else select_device
         device = choose_device(str(self.device))
         monitor = None
@@ -327,7 +327,7 @@ class BaseLongBert(TextReader):
         has_probe = previous is None and self.head_init == "linear_probe"
         settings = {"warmup_fraction": self.warmup_fraction, **settings}
         return LongBertNet(
-            self._network_factory(targets.n_outputs, previous),
+            self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
             autocast=select_autocast(self.precision, device),
             seed=_draw_seed(random_state),
@@ -351,16 +351,12 @@ class BaseLongBert(TextReader):
         }
 
     def _network_factory(
-        self, n_outputs: int, previous: LongBertNet | None
+        self, n_outputs: int, chunker: TextChunker, previous: LongBertNet | None
     ) -> Callable[[], LongBertNetwork]:
         """Return a function that makes a network: skorch would train a given network itself."""
         dropouts = (self.dropout, self.attention_dropout)
-        settings: dict[str, Any] = {
-            "pooling": self.pooling,
-            "token_pooling": self.token_pooling,
-            "dropout": self.dropout,
-            "frozen": self.freeze_encoder,
-        }
+        settings: dict[str, Any] = {"pooling": self.pooling, "dropout": self.dropout}
+        settings["frozen"] = self.freeze_encoder
         if previous is not None:
             if self._encoder_name != (self.model_name, self.revision):
                 name, revision = self._encoder_name
@@ -369,13 +365,16 @@ class BaseLongBert(TextReader):
                     f"but the parameters are now model_name={self.model_name!r}, "
                     f"revision={self.revision!r}: set warm_start=False."
                 )
+            if self.token_pooling != "auto":
+                settings["token_pooling"] = self.token_pooling
             state = network_state(previous.module_)  # the previous net may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
         def make_network() -> LongBertNetwork:
             folder = find_folder(self.model_name, self.revision, self.local_files_only)
+            token_pooling = self._token_pooling_of(folder, chunker)
             encoder = self._load_encoder(folder, dropouts)
-            return LongBertNetwork(encoder, n_outputs=n_outputs, **settings)
+            return LongBertNetwork(encoder, n_outputs, token_pooling=token_pooling, **settings)
 
         return make_network
 

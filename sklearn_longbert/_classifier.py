@@ -80,7 +80,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         max_chunks: int | None = None,
         chunk_selection: str = "head",
         pooling: str = "mean",
-        token_pooling: str = "mean",
+        token_pooling: str = "auto",
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
         max_epochs: int = 3,
@@ -249,6 +249,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     @property
     def classes_(self) -> NDArray[Any]:
         """The labels, in the order of the outputs."""
+        if not hasattr(self, "_targets"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'classes_'")
         return self._targets.names
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

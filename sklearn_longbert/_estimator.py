@@ -277,7 +277,7 @@ class LongBertEstimator(BaseLongBert):
 
     def _start_at_checkpoint(self, folder: Path) -> Self:
         """Take over the encoder and the head that somebody else fine-tuned."""
-        if self.token_pooling != "cls":
+        if self.token_pooling not in ("auto", "cls"):
             raise ValueError(
                 'Heads for sequence classification take the first token: leave token_pooling="cls".'
             )

@@ -44,9 +44,11 @@ PARAMETERS = {
         2018, https://arxiv.org/abs/1802.04712).""",
     ),
     "token_pooling": (
-        '{"mean", "cls"}',
+        '{"auto", "mean", "cls"}',
         """How hidden states become the embedding of a chunk: their mean over the real tokens,
-        or the hidden state of the first token.""",
+        or the hidden state of the first token. "auto" takes what a folder of
+        sentence-transformers states in its file 1_Pooling/config.json, and the mean where there
+        is none. A saved estimator keeps the pooling that its fit has used.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',

@@ -78,7 +78,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions(set(TOKEN_POOLINGS))],
+        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -94,7 +94,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         chunk_overlap: int = 0,
         max_chunks: int | None = None,
         chunk_selection: str = "head",
-        token_pooling: str = "mean",
+        token_pooling: str = "auto",
         norm: str | None = None,
         micro_batch_tokens: int | str = "auto",
         device: str | torch.device = "auto",
@@ -149,13 +149,14 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         task = FitTask.of(self, X, y)
         inputs: Inputs = [""] if X is None else self._check_input(X)
         chunker = self._chunker_for(inputs).fit()
-        self._check_token_pooling(chunker)
+        self._check_token_pooling(self.token_pooling, chunker)
         if X is not None and isinstance(inputs, np.ndarray):
             self._chunk(inputs, chunker, "X")
         device = select_device(str(self.device))
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
+        token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
-        self.encoder_ = ChunkEncoder(encoder, self.token_pooling).to(device).eval()
+        self.encoder_ = ChunkEncoder(encoder, token_pooling).to(device).eval()
         self.chunker_ = chunker
         self._autocast = select_autocast(self.precision, device)
         self._n_features_out = encoder.config.hidden_size

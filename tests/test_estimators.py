@@ -237,6 +237,16 @@ def test_fitted_attributes(classifier: partial, toy: tuple[list[str], list[str]]
     assert min(counts) < max(counts) == 4
 
 
+def test_classes_are_unknown_before_a_fit() -> None:
+    with pytest.raises(AttributeError, match=r"'LongBertClassifier' object has no .* 'classes_'"):
+        LongBertClassifier().classes_  # noqa: B018
+
+
+def test_no_classes_at_all(classifier: partial) -> None:
+    with pytest.raises(ValueError, match=r"classes=\[\] where at least two are needed"):
+        classifier().partial_fit(TEXTS, LABELLED, classes=[])
+
+
 # Weights of texts and classes
 
 
@@ -766,7 +776,7 @@ def test_partial_fit_can_be_called_again_after_a_failed_first_call(classifier: p
     with pytest.raises(ValueError, match="not among the classes"):
         model.partial_fit(X, y, classes=["bad", "ok"])
     assert set(model.partial_fit(X, y, classes=["bad", "good"]).predict(X)) <= {"bad", "good"}
-    with pytest.raises(ValueError, match="classes has one class only, 'bad'"):
+    with pytest.raises(ValueError, match=r"classes=\['bad'\] where at least two are needed"):
         classifier().partial_fit(X, ["bad"] * 12, classes=["bad"])
 
 

@@ -1,6 +1,7 @@
-"""Encode the chunks of documents without gradients, in passes that fit into memory.
+"""Encode the chunks of documents in passes that fit into memory, and measure what fits.
 
-The chunks of all documents are sorted by length together, and equal chunks are encoded once.
+The chunks of all documents are sorted by length together, and equal chunks are encoded once,
+without gradients. Training has passes of its own, whose sizes are found here.
 """
 
 from collections.abc import Callable, Iterator, Sequence

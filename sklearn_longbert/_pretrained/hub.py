@@ -137,6 +137,7 @@ def _download(model_name: str, revision: str | None) -> Path:
         # Only files in the root count: folders below it hold exports to other formats.
         names = [file.rfilename for file in info.siblings or () if "/" not in file.rfilename]
         wanted = [name for name in names if name.endswith((".json", ".txt", ".model"))]
+        wanted.append("1_Pooling/config.json")  # of sentence-transformers, if it is there
         safetensors = [name for name in names if name.endswith(".safetensors")]
         wanted += safetensors or [name for name in names if name.endswith(".bin")]
         return Path(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ HIDDEN_DROPOUTS = (
     "embd_pdrop",
 )
 ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+# where sentence-transformers states how hidden states become embeddings, and its names for that
+POOLING_CONFIG = "1_Pooling/config.json"
+POOLING_MODE = re.compile("pooling_mode_(.+?)(?:_tokens?)?")
 
 _silence_lock = threading.RLock()
 
@@ -91,6 +96,42 @@ def load_config(folder: Path) -> Any:
             f"is expected: pass one such as BERT, RoBERTa, MPNet, DeBERTa or ModernBERT."
         )
     return config
+
+
+def saved_token_pooling(folder: Path) -> str:
+    """Return the token pooling that a folder of sentence-transformers states, else "mean".
+
+    Raises
+    ------
+    ValueError
+        If the file that states it is damaged.
+    """
+    path = folder / POOLING_CONFIG
+    if not path.is_file():
+        return "mean"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "pooling_mode" in config:
+            modes = {config["pooling_mode"]}
+        else:
+            flags = [
+                POOLING_MODE.fullmatch(name) for name, is_on in config.items() if is_on is True
+            ]
+            modes = {found[1] for found in flags if found}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not the configuration of a pooling ({error}): save or download the folder "
+            f"again, or pass token_pooling."
+        ) from error
+    if modes in ({"mean"}, {"cls"}):
+        return str(*modes)
+    warn(
+        f"{path} states the token pooling {sorted(map(str, modes))}, which is not known here: the "
+        f'mean is taken. Pass token_pooling="mean" or "cls" to choose it yourself.',
+        UserWarning,
+        stacklevel=2,
+    )
+    return "mean"
 
 
 def load_tokenizer(folder: Path, config: Any) -> Any:

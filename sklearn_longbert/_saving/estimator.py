@@ -42,7 +42,7 @@ from sklearn_longbert._saving.folders import (
 )
 from sklearn_longbert._saving.json import from_json, to_json
 from sklearn_longbert._saving.saved import Saved
-from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._targets.base import ClassTargets, Targets
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._version import __version__
@@ -58,7 +58,7 @@ MOST_TRIES = 5  # tries to load a folder that is being replaced
 CHUNKING = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
 SECTIONS = ("estimator", "parameters", "fitted", "targets", "chunker", "network")
 LOOKUPS = {"revision", "local_files_only"}  # for the Hub only; a saved estimator keeps its own
-FITTED = {  # results of a fit, besides network, chunker and targets, and their types
+LEARNED = {  # results of a fit, besides network, chunker and targets, and their types
     "history": list,
     "best_epoch": int,
     "chunk_report": dict,
@@ -199,6 +199,7 @@ def _load_once(folder: Path) -> Saved:
             chunker = _load_chunker(folder, manifest["chunker"], network)
             targets = targets_from_state(manifest["targets"])
             targets.check(network.head.out_features)
+            _check_kind(targets, manifest["estimator"])
             _check_fitted(manifest["fitted"])
             _check_pass(network, chunker)
     except Exception as error:  # wrong content brings errors of any kind
@@ -257,11 +258,16 @@ def _saving_version(content: Any) -> str:
     return f"{version or 'unknown'!s:.20}"
 
 
+def _check_kind(targets: Targets, estimator: str) -> None:
+    if isinstance(targets, ClassTargets) != (estimator == "classifier"):
+        raise ValueError(f"a {estimator!s:.20} of {type(targets).__name__.lower()}")
+
+
 def _check_fitted(fitted: dict[str, Any]) -> None:
     """Raise ValueError unless these could be the results of a fit."""
-    if fitted.keys() != FITTED.keys():
+    if fitted.keys() != LEARNED.keys():
         raise ValueError(f"a fit with the attributes {sorted(fitted)}")
-    for name, kind in FITTED.items():
+    for name, kind in LEARNED.items():
         if not isinstance(fitted[name], kind) or isinstance(fitted[name], bool):
             raise ValueError(f"{name} is of the wrong type")
     name, revision = fitted["encoder_name"]

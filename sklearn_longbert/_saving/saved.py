@@ -24,7 +24,7 @@ class Saved:
     parameters : dict
         The parameters of the estimator.
     fitted : dict
-        Results of the fit, with the names in `FITTED`, and `n_chunks`.
+        Results of the fit, with the names in `LEARNED`, and `n_chunks`.
     used : dict
         The values that the fit used for the parameters that shape chunks and network.
     targets : Targets
@@ -78,7 +78,7 @@ class Saved:
     def check_used(self, new: dict[str, Any]) -> None:
         """Raise ValueError if new parameters differ from those that the fit has used."""
         for name in self.used.keys() & new.keys():
-            if new[name] != self.used[name]:
+            if new[name] != self.used[name] and (name, new[name]) != ("token_pooling", "auto"):
                 raise ValueError(
                     f"{name}={new[name]!r}, but the saved estimator was fitted with {name}="
                     f"{self.used[name]!r}, which shapes its chunks or its network: leave it out, "

@@ -1,4 +1,4 @@
-"""Check targets and weights as they come from the caller.
+"""Check targets and weights as they come from the caller, and logits as they go back.
 
 Every error says what was found, at which index, and what to do about it.
 """

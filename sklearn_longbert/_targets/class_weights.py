@@ -57,8 +57,9 @@ def weights_of_classes(
                 f"class_weight has the key {show(label)}, which is not among the classes "
                 f"{show(classes.tolist())}: its keys are {show(list(class_weight))}."
             )
-        number = weight.item() if isinstance(weight, np.generic) else weight  # float32 ends at 1e38
-        if not (isinstance(number, Real) and LEAST <= number <= MOST):
+        # A scalar of NumPy's float32 cannot be compared with MOST.
+        number: Any = weight.item() if isinstance(weight, np.generic) else weight
+        if not (isinstance(weight, Real) and LEAST <= number <= MOST):
             raise ValueError(
                 f"class_weight must be finite and above 0, from {LEAST:g} to {MOST:g}, got "
                 f"{show(weight)} for {label!r}: to leave a class out, leave out its texts."

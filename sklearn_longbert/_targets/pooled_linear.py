@@ -16,15 +16,30 @@ This is our own code because scikit-learn has no linear model of several rows pe
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from sklearn_longbert._encoding.poolings import Pooling
+
+class Pooling(Protocol):
+    """Pools the outputs of rows; the poolings of the network do it."""
+
+    @property
+    def pool(self) -> Callable[[Tensor], Tensor]:
+        """Maps outputs of shape (..., n_rows, n_outputs) to pooled ones, (..., n_outputs)."""
+
+    @property
+    def shares(self) -> Callable[[Tensor], Tensor]:
+        """Maps outputs to the derivatives of the pooled ones, (..., n_rows, n_outputs)."""
+
+    @property
+    def smooth(self) -> "Pooling | None":
+        """A smooth pooling whose fit this one starts at."""
+
 
 Floats = NDArray[np.float64]
 Linear = tuple[Floats, Floats]  # coefficients (n_outputs, n_features), intercepts (n_outputs,)

@@ -252,6 +252,8 @@ class Numbers(Targets):
 
     def check(self, n_outputs: int) -> None:
         mean, spread = self.mean, self.spread
+        if not all(isinstance(value, np.ndarray | np.generic) for value in (mean, spread)):
+            raise ValueError("mean and spread are no arrays")
         if np.size(mean) != n_outputs or np.shape(mean) != np.shape(spread) or np.ndim(mean) > 1:
             raise ValueError(f"{np.size(mean)} targets and {n_outputs} outputs")
         if not (np.isfinite(mean).all() and np.isfinite(spread).all() and np.all(spread > 0)):
@@ -330,14 +332,14 @@ def targets_of_parts(labels: NDArray[Any], classes: ArrayLike | None) -> ClassTa
     known = np.unique(check_classes(classes))
     if len(known) < 2:
         raise ValueError(
-            f"classes has one class only, {known.tolist()[0]!r}, where at least two are needed: "
-            f"pass all that will ever come."
+            f"classes={known.tolist()!r} where at least two are needed: pass all that will ever "
+            f"come."
         )
     return Classes(known)
 
 
 def _check_distinct(names: NDArray[Any], n_outputs: int) -> None:
-    if np.shape(names) != (n_outputs,):
+    if not isinstance(names, np.ndarray) or names.shape != (n_outputs,):
         raise ValueError(f"names of shape {np.shape(names)} and {n_outputs} outputs")
     if len(np.unique(names)) < n_outputs:
         raise ValueError("the names are not distinct")

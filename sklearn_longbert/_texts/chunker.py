@@ -230,7 +230,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
             return min(limit or DEFAULT_CHUNK_SIZE, DEFAULT_CHUNK_SIZE)
         if limit is not None and self.chunk_size > limit:
             raise ValueError(
-                f"chunk_size={self.chunk_size} is more than {self.model_name} can read: pass at "
+                f"chunk_size={self.chunk_size} is more than {self.model_name} can take: pass at "
                 f"most {limit} (special tokens included), or None."
             )
         return int(self.chunk_size)

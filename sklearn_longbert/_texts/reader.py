@@ -1,10 +1,13 @@
 """TextReader, the base of estimators and vectorizer, which checks and chunks their input."""
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
 from sklearn_longbert._fit_tasks import CallbackSupportMixin
+from sklearn_longbert._pretrained.loading import saved_token_pooling
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.chunker import TextChunker
@@ -47,12 +50,20 @@ class TextReader(CallbackSupportMixin, Versioned):
             **settings,
         )
 
-    def _check_token_pooling(self, chunker: TextChunker) -> None:
-        if self.token_pooling == "cls" and not chunker.layout_.prefix:
+    def _check_token_pooling(self, token_pooling: str, chunker: TextChunker) -> None:
+        if token_pooling == "cls" and not chunker.layout_.prefix:
             raise ValueError(
-                f'token_pooling="cls" reads the special token before the text, but the tokenizer '
+                f'token_pooling="cls" takes the special token before the text, but the tokenizer '
                 f'of {self.model_name} adds none: pass token_pooling="mean".'
             )
+
+    def _token_pooling_of(self, folder: Path, chunker: TextChunker) -> str:
+        """Return how hidden states of the encoder in `folder` become embeddings."""
+        if self.token_pooling != "auto":
+            return self.token_pooling
+        token_pooling = saved_token_pooling(folder)
+        self._check_token_pooling(token_pooling, chunker)
+        return token_pooling
 
     def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
         if not isinstance(inputs, np.ndarray):

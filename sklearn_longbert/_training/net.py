@@ -188,6 +188,7 @@ class LongBertNet(NeuralNet):
             self.limits_ = training_limits(
                 self.module_, dataset.documents, self.batch_size, self._passes, self._encode
             )
+            self._set_training(False)  # until the first step, as callbacks expect it
             self.notify("on_train_begin", X=dataset, y=None)
             with suppress(StopTraining), sparse_lookups(self.module_):
                 self.fit_loop(dataset, epochs=n_epochs)
@@ -270,8 +271,7 @@ class LongBertNet(NeuralNet):
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and all callbacks."""
         del self.optimizer_
-        self.callbacks = None
-        self.monitor = None
+        self.callbacks, self.monitor = None, None
         self.callbacks_: list[tuple[str, Callback]] = []
 
     def release(self) -> None:

@@ -746,6 +746,14 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no classes": lambda c: c["targets"].pop("classes"),
     "an unknown kind of target": put("targets", kind="words"),
     "another kind of target": put("targets", kind="numbers"),
+    "targets of a regressor": lambda c: c.update(
+        targets={
+            "kind": "numbers",
+            "mean": {"$array": ["<f8", [2], [0.0, 0.0]]},
+            "spread": {"$array": ["<f8", [2], [1.0, 1.0]]},
+        }
+    ),
+    "classes that are no array": put("targets", classes=["bad", "good"]),
     "a method as an attribute": put("fitted", predict=3),
     "history of another kind": put("fitted", history=3),
     "a number of another kind": put("fitted", best_epoch="3"),
