@@ -8,6 +8,7 @@ from typing import Any, Self
 from warnings import warn
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
@@ -195,6 +196,7 @@ class LongBertEstimator(BaseLongBert):
         )
 
     @classmethod
+    @torch.inference_mode(False)  # the caller's would make weights that cannot be trained
     def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
         """Return a fitted estimator: a saved one, or somebody else's fine-tuned checkpoint.
 

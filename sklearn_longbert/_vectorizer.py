@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_embeddings, stretches
 from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
 from sklearn_longbert._encoding.progress import Bar
@@ -192,7 +193,8 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
-                part = document_embeddings(self.encoder_, documents, passes)
+                with own_modes(passes.device):
+                    part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings

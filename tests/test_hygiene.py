@@ -479,3 +479,52 @@ def test_threads_load_and_fit_at_the_same_time(classifier: partial, tmp_path: Pa
         loaded = list(pool.map(LongBertClassifier.from_pretrained, [tmp_path / "saved"] * 4))
     assert all(np.isfinite(model.predict_proba(TEXTS)).all() for model in models + loaded)
     assert len({model.net_.module_.head.weight.sum().item() for model in models}) == 4
+
+
+MODES = {
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "errors of NumPy": lambda: np.errstate(all="raise"),
+}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "logsumexp", "attention"])
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_the_modes_of_the_caller_change_nothing(
+    classifier: partial, tmp_path: Path, mode: Any, pooling: str
+) -> None:
+    plain = classifier(pooling=pooling).fit(TEXTS, LABELS)
+    expected = plain.decision_function(TEXTS)
+    with mode():
+        model = classifier(pooling=pooling).fit(TEXTS, LABELS)
+        np.testing.assert_array_equal(model.decision_function(TEXTS), expected)
+        np.testing.assert_array_equal(plain.decision_function(TEXTS), expected)
+        (explained,) = plain.explain(TEXTS[:1])
+        np.testing.assert_allclose(explained.contributions.sum(0), explained.logits, atol=1e-5)
+        model.save_pretrained(tmp_path / "saved")
+        twins = [
+            pickle.loads(pickle.dumps(model)),
+            LongBertClassifier.from_pretrained(tmp_path / "saved"),
+        ]
+        for twin in twins:
+            twin.partial_fit(TEXTS, LABELS)
+    for twin in twins:
+        twin.partial_fit(TEXTS, LABELS)  # weights can be trained outside, too
+    np.testing.assert_array_equal(*(twin.decision_function(TEXTS) for twin in twins))
+
+
+def test_the_vectorizer_under_the_modes_of_the_caller(tiny_bert: str) -> None:
+    vectorizer = LongBertVectorizer(tiny_bert, precision="float32").fit()
+    expected = vectorizer.transform(TEXTS)
+    for mode in MODES.values():
+        with mode():
+            np.testing.assert_array_equal(vectorizer.transform(TEXTS), expected)
+            again = LongBertVectorizer(tiny_bert, precision="float32").fit_transform(TEXTS)
+        np.testing.assert_array_equal(again, expected)
+
+
+def test_no_console(classifier: partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    model = classifier(verbose=1).fit(TEXTS, LABELS)
+    assert len(model.predict(TEXTS)) == len(TEXTS)

@@ -155,6 +155,22 @@ def too_large(
 
 
 @contextmanager
+def own_modes(device: torch.device) -> Iterator[None]:
+    """Shut out the modes of the caller, and let errors keep no tensors alive.
+
+    Under the caller's inference mode weights could not be trained, without gradients neither, and
+    under the caller's autocast logits would be narrow.
+    """
+    with (
+        free_on_error(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
 def free_on_error() -> Iterator[None]:
     """Keep errors that pass through here from holding tensors in memory.
 

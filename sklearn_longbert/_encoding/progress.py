@@ -1,5 +1,7 @@
 """The only kind of progress bar, for terminals and notebooks."""
 
+import sys
+
 from tqdm.auto import tqdm
 
 
@@ -13,4 +15,6 @@ class Bar(tqdm):
     monitor_interval = 0
 
     def __init__(self, *args: object, **kwargs: object) -> None:
+        if sys.stderr is None:  # as in programs without a console
+            kwargs["disable"] = True
         super().__init__(*args, miniters=1, **kwargs)

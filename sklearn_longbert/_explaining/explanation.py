@@ -177,10 +177,9 @@ class DocumentExplanation:
 
     def __repr__(self) -> str:
         index = self.main_class
-        label = self.classes.tolist()[index]
         head = (
             f"<DocumentExplanation: {len(self)} passages, predicted "
-            f"{np.asarray(self.predicted).tolist()!r}, contributions to {label!r}>"
+            f"{np.asarray(self.predicted).tolist()!r}{self._target_of(index)}>"
         )
         lines = [
             f"  {contribution:+9.4f}  [{start}:{end}]  {_shortened(passage)!r}"
@@ -191,6 +190,13 @@ class DocumentExplanation:
         if len(lines) > 10:
             lines[5:-5] = [f"  ... {len(lines) - 10} more"]
         return "\n".join([head, *lines])
+
+    def _target_of(self, index: int) -> str:
+        """Return what contributions are shown to; the one number of a regressor has no name."""
+        if self.probabilities is None and len(self.classes) == 1:
+            return ""
+        kind = "" if self.probabilities is not None else "target "
+        return f", contributions to {kind}{self.classes.tolist()[index]!r}"
 
     def _repr_html_(self) -> str:
         return to_html(self)

@@ -160,6 +160,12 @@ def load_tokenizer(folder: Path, config: Any) -> Any:
         ) from error
     # Where the vocabulary file is missing, transformers makes an almost empty one without a word.
     n_tokens, n_expected = len(tokenizer), getattr(config, "vocab_size", len(tokenizer))
+    if n_tokens > n_expected > n_tokens / 2:
+        raise ValueError(
+            f"The tokenizer in {folder} has {n_tokens} tokens but the encoder's vocab_size is "
+            f"{n_expected}: call encoder.resize_token_embeddings(len(tokenizer)), train the new "
+            f"rows, and save the encoder again with encoder.save_pretrained({str(folder)!r})."
+        )
     if not n_expected / 2 < n_tokens <= n_expected:
         raise ValueError(
             f"The tokenizer in {folder} has {n_tokens} tokens but the encoder's vocab_size is "

@@ -25,7 +25,7 @@ from sklearn_longbert._encoding.batches import (
     document_loader,
 )
 from sklearn_longbert._encoding.encoder import sparse_lookups
-from sklearn_longbert._encoding.memory import free_on_error, is_out_of_memory
+from sklearn_longbert._encoding.memory import is_out_of_memory, own_modes
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.passes import (
     Passes,
@@ -148,7 +148,7 @@ class LongBertNet(NeuralNet):
         self.best_epoch_: int | None = None
         try:
             with (
-                free_on_error(),
+                own_modes(self._place),
                 own_random_state(self.seed, self._place),
                 Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
             ):
@@ -216,7 +216,7 @@ class LongBertNet(NeuralNet):
     def start(self, module: Callable[[], LongBertNetwork]) -> None:
         """Make a network without training it."""
         self.module, self.best_epoch_ = module, None
-        with own_random_state(self.seed, self._place):
+        with own_modes(self._place), own_random_state(self.seed, self._place):
             self.initialize()
         self.module = None
         self._set_training(False)
@@ -255,7 +255,7 @@ class LongBertNet(NeuralNet):
     ) -> NDArray[Any]:
         """Return the document logits, of shape (n_documents, n_outputs), in their order."""
         self._set_training(False)
-        with free_on_error():
+        with own_modes(self._place):
             return self.infer(ChunkBatch(documents), progress=progress).numpy()
 
     def predict_chunks(
@@ -264,7 +264,7 @@ class LongBertNet(NeuralNet):
         """Return the outputs of the chunks of each document, of shape (n_chunks, n_columns)."""
         self._set_training(False)
         batch = ChunkBatch(documents)
-        with free_on_error(), torch.inference_mode():
+        with own_modes(self._place), torch.inference_mode():
             outputs = self._chunk_outputs(batch, "explain" if progress else None)
         return list(outputs.split(batch.chunk_counts))
 
@@ -443,8 +443,9 @@ class LongBertNet(NeuralNet):
         return {**state, "network_": network_state(self.module_)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        network = network_from_state(state.pop("network_"))
         state["device"] = str(available_device(state["device"]))
+        with own_modes(torch.device(state["device"])):
+            network = network_from_state(state.pop("network_"))
         self.__dict__.update(dict.fromkeys(TRANSIENT), **state)
         self.callbacks_, self.module_ = [], network.to(state["device"]).eval()
         del self.optimizer_  # so that skorch forgets its name, and makes a new one

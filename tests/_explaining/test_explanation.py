@@ -594,3 +594,10 @@ def test_the_top_passage_moves_the_prediction(bbc_news: tuple[np.ndarray, np.nda
     assert len(whole) > 100
     share = (falls[0] > falls[1]).mean()
     assert share >= 0.9, share
+
+
+def test_repr_of_numbers(tiny_bert: str) -> None:
+    (one,) = fit(tiny_bert, "a number").explain(TEXTS[:1])
+    assert repr(one).splitlines()[0].endswith(f"predicted {one.predicted.item()!r}>")
+    (several,) = fit(tiny_bert, "several numbers").explain(TEXTS[:1])
+    assert f", contributions to target {several.main_class}>" in repr(several)
