@@ -396,13 +396,7 @@ class LongBertNet(NeuralNet):
         losses = self.criterion_(logits, targets.to(logits.device))
         return losses.reshape(len(losses), -1)
 
-    def get_loss(
-        self,
-        y_pred: Tensor,
-        y_true: TargetsAndWeights,
-        X: ChunkBatch | None = None,
-        training: bool = False,
-    ) -> Tensor:
+    def get_loss(self, y_pred: Tensor, y_true: TargetsAndWeights, **_: Any) -> Tensor:
         targets, weights = y_true
         losses = self.document_losses(y_pred, targets)
         weights = weights.to(losses.dtype).to(losses.device).reshape(len(weights), -1)
