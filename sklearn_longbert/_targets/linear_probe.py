@@ -36,14 +36,21 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.linear_model import ridge_regression
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Linear, Loss, fit_linear
+from sklearn_longbert._targets.pooled_linear import (
+    Embeddings,
+    Floats,
+    Linear,
+    Loss,
+    Penalty,
+    fit_linear,
+)
 
-Fit = Callable[[Embeddings, NDArray, Floats, float], Linear]
+Fit = Callable[[Embeddings, NDArray, Floats, Penalty], Linear]
 
 PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients, beside a mean loss
 NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
 N_FOLDS = 5
-MOST_LABELS_TO_CHOOSE_BY = 16  # the penalty of all labels is chosen by these
+MOST_LABELS = 16  # that have a penalty of their own; of more, so many choose one for all
 LOSS_TO_LEARN_FROM = 0.5  # relative to the loss of the classes' shares alone
 
 
@@ -81,7 +88,10 @@ def classification_probe(
 def multilabel_probe(
     embeddings: Embeddings, y: NDArray, weights: NDArray, n: int, shrink: bool = False
 ) -> Linear:
-    """Fit a logistic model for each of `n` labels, all of the same regularisation.
+    """Fit a logistic model for each of `n` labels, all of them at once.
+
+    Each of a few labels has the regularisation that predicts it best. More labels than
+    `MOST_LABELS` have one together.
 
     Parameters
     ----------
@@ -217,25 +227,34 @@ def _merge_equal(
 
 def _choose_penalty(
     embeddings: Embeddings, y: NDArray, weights: Floats, fit: Fit, loss: Loss
-) -> float:
-    if weights.ndim > 1:
-        n_labels = y.shape[1]
-        chosen = np.unique(np.linspace(0, n_labels - 1, MOST_LABELS_TO_CHOOSE_BY).astype(np.intp))
+) -> Penalty:
+    """Return the penalty that predicts best, of all outputs or of each of a few labels."""
+    are_many = weights.ndim > 1 and y.shape[1] > MOST_LABELS
+    if are_many:
+        chosen = np.linspace(0, y.shape[1] - 1, MOST_LABELS).astype(np.intp)
         y, weights = y[:, chosen], weights[:, chosen]
-    losses = np.zeros(len(PENALTIES))
+    losses = np.zeros((len(PENALTIES), *weights.shape[1:]))
     for train, test in _folds(y):
-        targets, counted = y, weights
-        if weights.ndim > 1:  # labels of which the training rows have both classes
-            known = [(weights[train] * (y[train] == value)).any(axis=0) for value in (0, 1)]
-            targets, counted = y[:, np.all(known, axis=0)], weights[:, np.all(known, axis=0)]
-        if counted[test].sum() == 0:
+        counted = weights[test] * _has_both_classes(y[train], weights[train])
+        if counted.sum() == 0:
             continue
-        part = counted[train] / counted[train].sum(axis=0)
+        sums = weights[train].sum(axis=0)
+        part = weights[train] / np.where(sums == 0, 1.0, sums)
         for index, penalty in enumerate(PENALTIES):
-            linear = fit(embeddings.select(train), targets[train], part, penalty)
+            linear = fit(embeddings.select(train), y[train], part, float(penalty))
             outputs = embeddings.select(test).outputs(linear)
-            losses[index] += np.sum(counted[test] * loss(outputs, targets[test]))
-    return float(PENALTIES[losses.argmin()]) if losses.any() else NO_CHOICE
+            losses[index] += (counted * loss(outputs, y[test])).sum(axis=0)
+    if are_many:
+        losses = losses.sum(axis=1)
+    best = np.where(losses.any(axis=0), PENALTIES[losses.argmin(axis=0)], NO_CHOICE)
+    return float(best) if best.ndim == 0 else best
+
+
+def _has_both_classes(y: NDArray, weights: Floats) -> NDArray[np.bool_] | bool:
+    """Return which labels some texts have and others have not; True for other targets."""
+    if weights.ndim == 1:
+        return True
+    return np.logical_and(*((weights * (y == value)).any(axis=0) for value in (0, 1)))
 
 
 def _folds(y: NDArray) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -266,13 +285,13 @@ def _softmax_slope(logits: Floats, y: NDArray) -> Floats:
 
 
 def _fit_softmax(
-    embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float, n_outputs: int
+    embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty, n_outputs: int
 ) -> Linear:
     if n_outputs == 2 and embeddings.are_rows:  # each class gets half of the one logit
         one = _fit_sigmoids(embeddings, y[:, None], weights[:, None], penalty)
         return np.concatenate([-one[0], one[0]]) / 2, np.concatenate([-one[1], one[1]]) / 2
     if n_outputs == 2:  # w/2 and -w/2 have half of the square of w
-        penalty *= 2
+        penalty = 2 * penalty
     return fit_linear(embeddings, y, weights, penalty, n_outputs, _softmax_loss, _softmax_slope)
 
 
@@ -284,7 +303,7 @@ def _sigmoid_slopes(logits: Floats, y: NDArray) -> Floats:
     return expit(logits) - y
 
 
-def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
+def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
     n_labels = y.shape[1]
     return fit_linear(embeddings, y, weights, penalty, n_labels, _sigmoid_losses, _sigmoid_slopes)
 
@@ -297,7 +316,7 @@ def _squared_slope(predictions: Floats, y: NDArray) -> Floats:
     return 2 * (predictions - y) / y.shape[1]
 
 
-def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: float) -> Linear:
+def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
     if not embeddings.are_rows:
         n_outputs = y.shape[1]  # our loss is their mean, that of a ridge model their sum
         penalty = 2 * penalty / n_outputs

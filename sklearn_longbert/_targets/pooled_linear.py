@@ -43,6 +43,7 @@ class Pooling(Protocol):
 
 Floats = NDArray[np.float64]
 Linear = tuple[Floats, Floats]  # coefficients (n_outputs, n_features), intercepts (n_outputs,)
+Penalty = float | Floats  # of all outputs, or of each
 Loss = Callable[[Floats, NDArray], Floats]  # from logits and targets
 
 STOP = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-14}  # about as LogisticRegression stops
@@ -146,7 +147,7 @@ def fit_linear(
     embeddings: Embeddings,
     y: NDArray,
     weights: Floats,
-    penalty: float,
+    penalty: Penalty,
     n_outputs: int,
     loss: Loss,
     slope: Loss,
@@ -158,8 +159,8 @@ def fit_linear(
     embeddings : Embeddings
     y : ndarray of shape (n_documents,) or (n_documents, n_outputs)
     weights : ndarray of shape (n_documents,) or (n_documents, n_outputs)
-    penalty : float
-        Half of it multiplies the sum of the squared coefficients.
+    penalty : float or ndarray of shape (n_outputs,)
+        Half of it multiplies the sum of the squared coefficients, of all outputs or of each.
     n_outputs : int
     loss : callable
         Maps outputs and targets to losses, of the shape of `weights`.
@@ -187,8 +188,9 @@ def fit_linear(
             of_rows = stage.rows @ coefficients.T.astype(stage.rows.dtype) + intercepts
             outputs, shares = (of_rows, 1.0) if stage.are_rows else stage.pool(of_rows)
             pulls = (of_outputs * slope(outputs, y))[stage.owners] * shares
-            gradient = pulls.T.astype(stage.rows.dtype) @ stage.rows + penalty * coefficients
-            value = np.sum(weights * loss(outputs, y)) + penalty / 2 * (coefficients**2).sum()
+            penalised = np.reshape(penalty, (-1, 1)) * coefficients
+            gradient = pulls.T.astype(stage.rows.dtype) @ stage.rows + penalised
+            value = np.sum(weights * loss(outputs, y)) + (penalised * coefficients).sum() / 2
             return float(value), np.concatenate([pulls.sum(0), gradient.ravel()])
 
         options = STOP if embeddings.are_rows else STOP_POOLED

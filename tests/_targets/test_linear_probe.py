@@ -188,19 +188,24 @@ def test_each_label_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert never.max() < 0.1
 
 
-def test_labels_share_the_penalty_that_predicts_them_best_together() -> None:
+def test_few_labels_have_a_penalty_each_and_many_share_one() -> None:
     rng = np.random.RandomState(0)
-    noise = rng.normal(size=(80, 20))
-    told = np.arange(80) % 2
-    luck = rng.randint(2, size=(80, 9))
-    X, weights = noise + 9 * told[:, None], np.ones((80, 10)) / 80
+    noise, told = rng.normal(size=(80, 20)), np.arange(80) % 2
+    luck = rng.randint(2, size=(80, 20))
+    X = noise + 9 * told[:, None]
 
-    def choose(table: np.ndarray) -> float:
+    def choose(table: np.ndarray) -> Any:
+        weights = np.ones(table.shape) / 80
         return module._choose_penalty(
             whole(X), table, weights, module._fit_sigmoids, module._sigmoid_losses
         )
 
-    assert choose(np.column_stack([told] * 10)) < choose(np.column_stack([told, luck]))
+    of_told, of_luck = choose(np.column_stack([told, luck[:, 0]]))
+    assert of_told <= 1e-2
+    assert of_luck == module.PENALTIES.max()
+    of_all = choose(np.column_stack([told, luck]))
+    assert np.ndim(of_all) == 0
+    assert of_all > of_told
 
 
 def test_many_labels_are_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +217,7 @@ def test_many_labels_are_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     table = (np.arange(400)[None] + y[:, None]) % 3 == 0
     coefficients, _ = multilabel_probe(whole(X), table.astype(int), np.ones(60), 400)
     assert coefficients.shape == (400, 8)
-    assert calls == [module.MOST_LABELS_TO_CHOOSE_BY] * 35 + [400]
+    assert calls == [module.MOST_LABELS] * 35 + [400]
 
 
 def test_no_estimator_of_scikit_learn_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
