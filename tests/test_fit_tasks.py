@@ -116,7 +116,7 @@ def test_a_copy_is_a_fitted_estimator_of_its_own(tiny_bert, toy, tmp_path):
 
 def test_scoring_monitor_sees_what_validation_sees(tiny_bert, toy):
     monitor = callback.ScoringMonitor(scoring="accuracy")
-    classifier = make(tiny_bert, max_epochs=4).set_callbacks(monitor)
+    classifier = make(tiny_bert, max_epochs=4, head_init="random").set_callbacks(monitor)
     classifier.fit(*toy, X_val=toy[0], y_val=toy[1])
     scores = [row["accuracy"] for row in monitor.get_logs().data]
     assert scores[1:] == [epoch["valid_score"] for epoch in classifier.history_]

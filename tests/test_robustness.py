@@ -1240,6 +1240,7 @@ REASONS = [
     r"chunk_overlap=\d+ is too large",
     r"chunk_size=\d+ leaves no room",
     r"y has one class only",
+    r"classes=\[.*\] where at least two are needed",
     r"early_stopping=True cannot hold out",
     r"partial_fit does not support early_stopping=True",
     r"class_weight=\"balanced\" is not known from a part",
@@ -1404,7 +1405,8 @@ def draw_classes(rng: np.random.RandomState, labels: Drawn) -> Drawn:
         return Drawn([0, 0, 1], "must name each column")
     if luck < 0.9:
         return Drawn(None, "classes must be passed on the first call|is not known from a part")
-    return Drawn(classes[:1], "one class only|not among the classes|is not known from a part")
+    message = "where at least two are needed|not among the classes|is not known from a part"
+    return Drawn(classes[:1], message)
 
 
 def check_outputs(

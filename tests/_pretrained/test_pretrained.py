@@ -275,7 +275,7 @@ def fake_hub(
 
 
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
-CLUTTER = {"README.md", "model.onnx", "onnx/model.safetensors", "1_Pooling/config.json", "a.h5"}
+CLUTTER = {"README.md", "model.onnx", "onnx/model.safetensors", "2_Dense/config.json", "a.h5"}
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ CLUTTER = {"README.md", "model.onnx", "onnx/model.safetensors", "1_Pooling/confi
 def test_only_the_needed_files_come_from_the_hub(
     fake_hub: Callable[[set[str]], list[str]], listed: set[str], expected: set[str]
 ) -> None:
-    fake_hub({"config.json", *TOKENIZER, *CLUTTER, *listed})
+    fake_hub({"config.json", "1_Pooling/config.json", *TOKENIZER, *CLUTTER, *listed})
     found = {path.name for path in find_folder("org/name").iterdir()}
-    assert found == {"config.json", *TOKENIZER, *expected}
+    assert found == {"config.json", "1_Pooling+config.json", *TOKENIZER, *expected}
 
 
 def test_the_hub_is_asked_once(fake_hub: Callable[[set[str]], list[str]]) -> None:
