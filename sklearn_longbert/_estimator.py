@@ -48,7 +48,9 @@ class LongBertEstimator(BaseLongBert):
             Numbers of texts and tokens: `n_texts`; `n_long_texts`, those of more than one chunk;
             `chunks_per_text`, a dict of the quantiles min, median, 90 % and max; `n_tokens`,
             special tokens not counted; `n_cut_texts`, the texts that `max_chunks` cuts;
-            `n_skipped_tokens`, the tokens that are in no kept chunk.
+            `n_skipped_tokens`, the tokens that are in no kept chunk; `n_unknown_tokens`, the
+            tokens that stand for anything that the tokenizer does not know; `unknown_share`, the
+            share of the characters under them.
 
         Raises
         ------
