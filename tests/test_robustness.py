@@ -49,6 +49,8 @@ def is_multilabel(estimator: Any) -> bool:
     return isinstance(estimator._targets, Labels)
 
 
+UNKNOWN = ".* of the characters of X are under unknown tokens"
+pytestmark = pytest.mark.filterwarnings(f"ignore:{UNKNOWN}:UserWarning")  # the texts are odd
 OUR_FOLDER = str(Path(sklearn_longbert.__file__).parent)
 
 
@@ -1175,6 +1177,7 @@ def parameters(kind: str, folder: str) -> dict[str, tuple[list[Any], list[Any]]]
         "chunk_overlap": ([0, 1, 3, np.uint8(2)], [-1, 10**30, 0.5, None, "1"]),
         "max_chunks": ([None, 1, 2, 10**30, np.int8(3)], [0, -1, 1.5, "1"]),
         "chunk_selection": (["head", "tail", "head_tail", "even", "random"], ["first", None, 3]),
+        "missing": (["error"], ["drop", None, 3]),
         "revision": ([None, "main"], [3, b"main"]),
         "local_files_only": switch,
     }
@@ -1310,6 +1313,7 @@ def run_call(seed: int, folder: str, fitted: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DataConversionWarning)
+        warnings.filterwarnings("ignore", UNKNOWN, UserWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         error = error_of(make_call, np.random.RandomState(seed), call, folder, fitted)
     outcome = f"{call}: {error!r}"
