@@ -90,7 +90,9 @@ class LongBertEstimator(BaseLongBert):
         fall. Under "mean" the contribution depends on these chunks alone. Masked sampling
         (Stremmel et al., 2022, https://arxiv.org/abs/2203.11201) leaves out many random spans at
         once and averages; here each sentence is judged with all others in place. A sentence ends
-        at ``.``, ``!``, ``?`` or ``…`` before white space, at ``。！？`` and at a line break.
+        at ``.``, ``!``, ``?`` or ``…`` before white space or a tag, at the full stops of other
+        scripts such as ``。``, ``।`` and ``؟``, and at a line break. Closing quotation marks,
+        brackets and tags after the mark belong to it.
 
         Parameters
         ----------

@@ -92,7 +92,7 @@ def warn_of_unknown_tokens(characters: Characters, model_name: str | PathLike[st
         warn(
             f"{characters.unknown_share:.1%} of the characters of X are under unknown tokens of "
             f"{model_name}, such as {characters.example!r}: the encoder cannot tell them apart. "
-            f"choose an encoder whose tokenizer knows them, such as a multilingual or a cased one. "
+            f"choose an encoder whose tokenizer knows them, such as a multilingual or a cased one; "
             f"chunk_report counts them.",
             UserWarning,
             stacklevel=2,

@@ -224,7 +224,7 @@ SENTENCES = {
     "Chinese": "今天很好。|「真的吗？」|他说。|明天呢？！|不知道！",
     "Japanese": "これは良い｡|あれは３．１４．|（本当です。）|次です。",
     "marks and brackets": "“Stop!” |(It was late.) |[He left?!] |«Go.» |So she went.",
-    "HTML": "<p>It was good.</p>|<p>Bad!</p> |<i>Never, etc.</i>, and (<b>no.</b>) |S<BR/>|he left.",
+    "HTML": "<p>It was good.</p>|<p>Bad!</p> |<i>Ah, etc.</i>, and (<b>no.</b>) |So<BR/>|he left.",
     "stop before a tag": "He left.<br/>|Then rain.|<b>A lot</b> of 3.14.x",
     "lower case": "i liked it. |it was good! |would i see it again? |yes.",
     "only marks": "... |?! |。。|x",
