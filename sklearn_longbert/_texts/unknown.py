@@ -80,10 +80,17 @@ def characters_of(
 
 def count_characters(documents: NDArray[np.object_]) -> Characters:
     """Return the characters of all documents together."""
-    total = Characters()
+    total, of_unknown = 0, []
     for document in documents:
-        total = total.plus(document.characters)
-    return total
+        total += document.characters.n
+        if document.characters.n_unknown_tokens:
+            of_unknown.append(document.characters)
+    return Characters(
+        total,
+        sum(characters.n_unknown_tokens for characters in of_unknown),
+        sum(characters.n_unknown for characters in of_unknown),
+        max((characters.example for characters in of_unknown), key=len, default=""),
+    )
 
 
 def warn_of_unknown_tokens(characters: Characters, model_name: str | PathLike[str]) -> None:
