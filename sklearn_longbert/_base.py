@@ -28,7 +28,7 @@ from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._texts.documents import chunk_report, warn_of_cut_texts
+from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs, TextReader
 from sklearn_longbert._training.callbacks import (
     TaskReporter,
@@ -92,6 +92,7 @@ class BaseLongBert(TextReader):
         chunk_overlap: int = 0,
         max_chunks: int | None = None,
         chunk_selection: str = "head",
+        missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
         head_init: str = "linear_probe",
@@ -123,6 +124,7 @@ class BaseLongBert(TextReader):
         self.chunk_overlap = chunk_overlap
         self.max_chunks = max_chunks
         self.chunk_selection = chunk_selection
+        self.missing = missing
         self.pooling = pooling
         self.token_pooling = token_pooling
         self.head_init = head_init
@@ -209,9 +211,7 @@ class BaseLongBert(TextReader):
             self._forget_fit()
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(inputs)
-        documents = self._chunk(inputs, chunker, "X")
-        if self.verbose:
-            warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
+        documents = self._chunk_to_train(inputs, chunker)
         rows, held_out = self._hold_out(
             targets, documents, y, weights, validation, chunker, random_state
         )
@@ -276,7 +276,7 @@ class BaseLongBert(TextReader):
         is_first = not hasattr(self, "net_")
         random_state = check_random_state(self.random_state) if is_first else self._random_state
         chunker = self._chunker_for(inputs).fit() if is_first else self.chunker_
-        documents = self._chunk(inputs, chunker, "X")
+        documents = self._chunk_and_warn(inputs, chunker)
         training = DocumentDataset(documents, targets.to_tensor(y), weights)
         if is_first:
             net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
@@ -421,7 +421,7 @@ class BaseLongBert(TextReader):
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
         check_is_fitted(self)
-        documents = self._chunk(self._check_input(X), self.chunker_, "X")
+        documents = self._chunk_and_warn(self._check_input(X), self.chunker_)
         self._set_micro_batches()
         logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
         check_logits(logits, type(self).__name__)

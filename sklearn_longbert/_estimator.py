@@ -49,7 +49,9 @@ class LongBertEstimator(BaseLongBert):
             Numbers of texts and tokens: `n_texts`; `n_long_texts`, those of more than one chunk;
             `chunks_per_text`, a dict of the quantiles min, median, 90 % and max; `n_tokens`,
             special tokens not counted; `n_cut_texts`, the texts that `max_chunks` cuts;
-            `n_skipped_tokens`, the tokens that are in no kept chunk.
+            `n_skipped_tokens`, the tokens that are in no kept chunk; `n_unknown_tokens`, the
+            tokens that stand for anything that the tokenizer does not know; `unknown_share`, the
+            share of the characters under them.
 
         Raises
         ------
@@ -89,7 +91,9 @@ class LongBertEstimator(BaseLongBert):
         fall. Under "mean" the contribution depends on these chunks alone. Masked sampling
         (Stremmel et al., 2022, https://arxiv.org/abs/2203.11201) leaves out many random spans at
         once and averages; here each sentence is judged with all others in place. A sentence ends
-        at ``.``, ``!``, ``?`` or ``…`` before white space, at ``。！？`` and at a line break.
+        at ``.``, ``!``, ``?`` or ``…`` before white space or a tag, at the full stops of other
+        scripts such as ``。``, ``।`` and ``؟``, and at a line break. Closing quotation marks,
+        brackets and tags after the mark belong to it.
 
         Parameters
         ----------

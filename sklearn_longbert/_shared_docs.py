@@ -33,6 +33,11 @@ PARAMETERS = {
         the middle chunks of equal stretches. "random" draws chunks anew in each epoch of
         training, and is "even" in prediction.""",
     ),
+    "missing": (
+        '{"error", "empty"}',
+        """What a missing text is: an error that names its index, or an empty text. Missing are
+        None, NaN, pd.NA, NaT, masked elements and nulls.""",
+    ),
     "pooling": (
         '{"mean", "max", "logsumexp", "attention"}',
         """How the logits of a text's chunks become the logits of the text. "mean" suits a

@@ -25,6 +25,7 @@ from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.reader import Inputs, TextReader
+from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
 
 STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at once
 
@@ -95,6 +96,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         chunk_overlap: int = 0,
         max_chunks: int | None = None,
         chunk_selection: str = "head",
+        missing: str = "error",
         token_pooling: str = "auto",
         norm: str | None = None,
         micro_batch_tokens: int | str = "auto",
@@ -109,6 +111,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.chunk_overlap = chunk_overlap
         self.max_chunks = max_chunks
         self.chunk_selection = chunk_selection
+        self.missing = missing
         self.token_pooling = token_pooling
         self.norm = norm
         self.micro_batch_tokens = micro_batch_tokens
@@ -190,13 +193,16 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         # one token is about four characters
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
+        characters = Characters()
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
+                characters = characters.plus(count_characters(documents))
                 with own_modes(passes.device):
                     part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
+        warn_of_unknown_tokens(characters, self.model_name)
         return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
 
     def __sklearn_is_fitted__(self) -> bool:

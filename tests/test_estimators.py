@@ -207,6 +207,7 @@ def fitted_by_n_classes(
 random_words = st.lists(st.sampled_from([*WORDS, *FILLERS, "東京", "?"]), max_size=60).map(" ".join)
 
 
+@pytest.mark.filterwarnings("ignore:.* of the characters of X are under:UserWarning")
 @pytest.mark.parametrize("n_classes", [2, 3])
 @given(X=st.lists(st.one_of(random_words, st.text()), min_size=1, max_size=6))
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)

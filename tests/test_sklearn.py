@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,15 @@ import sklearn
 from sklearn.base import clone, config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.model_selection import (
@@ -43,7 +50,12 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.fixes import parse_version
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert import (
+    LongBertClassifier,
+    LongBertRegressor,
+    LongBertVectorizer,
+    TextChunker,
+)
 from sklearn_longbert._texts import chunker as chunker_module
 
 real = partial(
@@ -279,17 +291,41 @@ def test_column_transformer_selects_the_text(
     frame = pd.DataFrame({"id": np.arange(12), "text": X, "year": 2004.5})
     select = ColumnTransformer([("text", "passthrough", ["text"])], verbose_feature_names_out=False)
     select.set_output(transform=output)
-    if output == "default":  # a matrix of one column, of which texts are not guessed
-        model = make_pipeline(select, real())
-        with pytest.raises(ValueError, match=r"shape \(12, 1\).*X\[:, 0\]"):
-            model.fit(frame, y)
-        return
     model = make_pipeline(select, real()).fit(frame, y)
     assert same_weights(model[-1], fitted)
     np.testing.assert_array_equal(model.predict(frame), fitted.predict(X))
     np.testing.assert_array_equal(fitted.predict(frame["text"]), fitted.predict(X))
     with pytest.raises(ValueError, match="select the column that holds the texts"):
         fitted.predict(frame)
+
+
+CLIENTS: dict[str, Callable[[Any], Any]] = {
+    "bagging": lambda estimator: BaggingClassifier(estimator, n_estimators=2, random_state=0),
+    "AdaBoost": lambda estimator: AdaBoostClassifier(estimator, n_estimators=2, random_state=0),
+    "imputer": lambda estimator: make_pipeline(
+        SimpleImputer(missing_values=None, strategy="constant", fill_value=""), estimator
+    ),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
+def test_clients_that_want_a_column(client: Callable[[Any], Any], tiny_bert: str) -> None:
+    words = ["the", "quick", "brown", "fox", "jumps", "over"]
+    texts = [f"good story {word} " * 8 for word in words] + [
+        f"bad news {word} " * 8 for word in words
+    ]
+    column, labels = np.array(texts, dtype=object)[:, None], np.repeat(["good", "bad"], 6)
+    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    model = client(estimator).fit(column, labels)
+    np.testing.assert_array_equal(model.predict(column), labels)
+
+
+def test_a_vectorizer_takes_a_column_by_its_number(tiny_bert: str) -> None:
+    column = np.array(["good story", "bad news"], dtype=object)[:, None]
+    vectorizer = LongBertVectorizer(tiny_bert)
+    select = ColumnTransformer([("text", vectorizer, [0])])
+    expected = vectorizer.fit().transform(column[:, 0])
+    np.testing.assert_array_equal(select.fit_transform(column), expected)
 
 
 def test_logits_as_a_feature_beside_other_columns(fitted: LongBertClassifier, news: News) -> None:

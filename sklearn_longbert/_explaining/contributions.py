@@ -25,9 +25,23 @@ from sklearn_longbert._encoding.poolings import Pooling
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
 
-# A sentence ends at marks, and closing quotation marks or brackets after them, before white space;
-# at marks of scripts without spaces; at line breaks. The white space after it belongs to it.
-SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』）”’]*|\n)\s*")
+# A sentence ends
+# - at marks that have other uses, too, if white space or a tag follows;
+# - at marks that end sentences only, in whatever script, with white space after them or without;
+# - at line breaks.
+# Closing quotation marks, brackets and tags after a mark belong to the sentence, and so does the
+# white space. Every repetition is possessive or bounded, and starts at the first of its marks, so
+# that the time is linear in the length of the text.
+MARK = r"[.!?…‼⁇⁈⁉]"
+# CJK, Devanagari, Arabic, Urdu, Armenian, Ethiopic, Burmese, Khmer, Tibetan, Greek, Mongolian, N'Ko
+FULL_STOP = r"(?:[。｡！？︒।॥؟۔։።፧፨။។៕།༎\u037e᠃᠉߹]|．(?!\d))"
+CLOSING = r"(?:[\"'”’»›)\]}」』）】〕》〉］｝]|</[^<>]{0,99}>)*+"
+LINE_BREAK = r"(?:\n|<[bB][rR]\b[^<>]{0,99}>)"
+SENTENCE_END = re.compile(
+    rf"(?:(?<!{MARK}){MARK}++{CLOSING}(?=[\s<])"
+    rf"|{FULL_STOP}(?:\s*+{FULL_STOP}|{MARK})*+{CLOSING}"
+    rf"|{LINE_BREAK})(?:\s|{LINE_BREAK})*+"
+)
 
 
 def chunk_contributions(

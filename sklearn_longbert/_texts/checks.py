@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 ACCEPTED = "a list, tuple, NumPy array, or pandas, polars or pyarrow column of str"
+CURES = {  # a method of tables that hold no texts in memory, and how to get the texts out of them
+    "collect": 'pass {name}.select("text").collect(), with the name of the column of texts',
+    "fetchall": "let it select the column of texts alone, and pass {name}.fetchall()",
+    "cast_column": 'of one split, pass list({name}["text"]), with the name of the column of texts',
+}
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -44,23 +49,19 @@ def show(value: Any) -> str:
 def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
     """Return any accepted container as an object array of shape (n_samples,).
 
-    The elements are left as they are. A data frame or table must have one column.
+    The elements are left as they are. A data frame, a table and an array of two dimensions must
+    have one column.
     """
     _check_container(X, name)
     column = _to_object_array(X, name)
     if isinstance(X, np.ma.MaskedArray) and X.mask is not np.ma.nomask:
         column = np.where(X.mask, np.array(None, dtype=object), column)
-    if hasattr(X, "columns"):
+    if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]
     if column.ndim != 1:
-        cure = (
-            f"pass the column that holds the texts, such as {name}[:, 0]"
-            if column.ndim
-            else f"for one text, pass it in a list, [{name}]"
-        )
         raise ValueError(
-            f"{name} has shape {column.shape} where {ACCEPTED}, of shape (n_samples,), is "
-            f"expected: {cure}."
+            f"{name} has shape {column.shape} where {ACCEPTED}, of shape (n_samples,) or "
+            f"(n_samples, 1), is expected: {_cure_of_shape(X, column, name)}."
         )
     if len(column) == 0:
         raise ValueError(
@@ -70,6 +71,18 @@ def as_column(X: Any, name: str = "X") -> NDArray[np.object_]:
     return column
 
 
+def _cure_of_shape(X: Any, column: NDArray[np.object_], name: str) -> str:
+    if column.ndim == 0:
+        return f"for one text, pass it in a list, [{name}]"
+    if isinstance(X, list | tuple) and column.ndim == 2 and column.shape[1]:
+        return f"for the texts of rows in one, pass {_joined(name)}"
+    return f"pass the column that holds the texts, such as {name}[:, 0]"
+
+
+def _joined(name: str) -> str:
+    return f'[" ".join(row) for row in {name}]'
+
+
 def _check_container(X: Any, name: str) -> None:
     """Raise an error if `X` is no container, or one of several columns."""
     if isinstance(X, str | bytes):
@@ -77,11 +90,13 @@ def _check_container(X: Any, name: str) -> None:
             f"{name} is a single {type(X).__name__} where {ACCEPTED} is expected: "
             f"for one text, pass it in a list, [{name}]."
         )
+    cures = [cure for method, cure in CURES.items() if hasattr(X, method)]
     is_sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    if isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
+    if cures or isinstance(X, Mapping) or not (is_sequence or hasattr(X, "__array__")):
+        cure = cures[0] if cures else "pass list({name}) if its elements are the texts"
         raise TypeError(
             f"{name} is a {type(X).__name__} where {ACCEPTED} is expected: "
-            f"pass list({name}) if its elements are the texts."
+            f"{cure.format(name=name)}."
         )
     if hasattr(X, "columns") and X.shape[1] != 1:
         raise ValueError(
@@ -108,16 +123,18 @@ def _to_object_array(X: Any, name: str) -> NDArray[np.object_]:
         raise_no_array(X, name, error)
 
 
-def check_texts(X: Any, name: str = "X") -> list[str]:
+def check_texts(X: Any, name: str = "X", missing: str = "error") -> list[str]:
     """Return `X` as a list of str, or say which element is not a text.
 
     Parameters
     ----------
     X : array-like of shape (n_samples,)
         A list, tuple, NumPy array (object, str, StringDType), pandas or polars Series,
-        pyarrow array, or a frame with one column.
+        pyarrow array, or a frame or an array with one column.
     name : str, default="X"
         Name of `X` in error messages.
+    missing : {"error", "empty"}, default="error"
+        Whether a missing text is an error or an empty text.
 
     Returns
     -------
@@ -126,16 +143,18 @@ def check_texts(X: Any, name: str = "X") -> list[str]:
     Raises
     ------
     ValueError
-        If `X` is empty, a single text or not one-dimensional, or if an element is missing
-        or cannot be encoded in UTF-8.
+        If `X` is empty, a single text or of several columns, or if an element cannot be encoded
+        in UTF-8, or is missing where that is an error.
     TypeError
         If `X` is not such a container, or an element is not a str.
     """
     texts = as_column(X, name).tolist()
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            _raise_not_a_text(text, index, name)
-        if type(text) is not str:
+            if missing != "empty" or not is_missing(text):
+                _raise_not_a_text(text, index, name)
+            texts[index] = ""
+        elif type(text) is not str:
             texts[index] = str.__str__(text)  # str() of an enumeration's member is its name
         if not texts[index].isascii():
             _check_encodable(texts[index], index, name)
@@ -152,8 +171,13 @@ def _raise_not_a_text(value: Any, index: int, name: str) -> NoReturn:
     where = f"{name} at index {index} is"
     if is_missing(value):
         raise ValueError(
-            f"{where} missing ({value!r}) where a str is expected: drop the row, or put an "
-            f'empty text "" in its place.'
+            f"{where} missing ({value!r}) where a str is expected: drop the row, put an empty "
+            f'text "" in its place, or set missing="empty".'
+        )
+    if isinstance(value, list | tuple):
+        raise TypeError(
+            f"{where} of type {type(value).__name__} where a str is expected: for the texts of "
+            f"rows in one, pass {_joined(name)}."
         )
     if isinstance(value, bytes):
         raise TypeError(f'{where} bytes where a str is expected: decode it, .decode("utf-8").')

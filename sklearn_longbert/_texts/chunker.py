@@ -27,6 +27,7 @@ from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
+from sklearn_longbert._texts.unknown import characters_of
 
 DEFAULT_CHUNK_SIZE = 512  # if the encoder can encode more at once, or states no limit
 # Most texts and characters that the tokenizer gets at once. They bound memory and cost no speed.
@@ -80,6 +81,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         "chunk_selection": [StrOptions(set(CHUNK_SELECTIONS))],
         "revision": [str, None],
         "local_files_only": ["boolean"],
+        "missing": [StrOptions({"error", "empty"})],
     }
 
     def __init__(
@@ -90,6 +92,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         chunk_overlap: int = 0,
         max_chunks: int | None = None,
         chunk_selection: str = "head",
+        missing: str = "error",
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> None:
@@ -98,6 +101,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         self.chunk_overlap = chunk_overlap
         self.max_chunks = max_chunks
         self.chunk_selection = chunk_selection
+        self.missing = missing
         self.revision = revision
         self.local_files_only = local_files_only
 
@@ -186,14 +190,16 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         documents = np.empty(len(texts), dtype=object)
         start = 0
         for batch in _batches(texts):
-            for offset, tokens in enumerate(_tokenize(self.tokenizer_, batch, with_spans)):
-                documents[start + offset] = ChunkedDocument(tokens, self.layout_)
+            tokens = list(_tokenize(self.tokenizer_, batch, with_spans))
+            characters = characters_of(self.tokenizer_, batch, [of_text[0] for of_text in tokens])
+            for index, of_text in enumerate(zip(tokens, characters, strict=True), start):
+                documents[index] = ChunkedDocument(of_text[0], self.layout_, of_text[1])
             start += len(batch)
         self._check_not_empty(documents)
         return documents
 
     def _check_input(self, X: ArrayLike) -> list[str]:
-        return check_texts(X)
+        return check_texts(X, missing=self.missing)
 
     def _load(self) -> None:
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
@@ -263,6 +269,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
+        tags.input_tags.allow_nan = self.missing == "empty"
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []  # the output holds documents
         return tags

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_longbert._texts.checks import as_column
+from sklearn_longbert._texts.unknown import Characters, count_characters
 
 QUANTILES = {"min": 0.0, "median": 0.5, "90 %": 0.9, "max": 1.0}
 
@@ -122,13 +123,21 @@ class ChunkedDocument:
         Token ids, and the first and end position of each token's characters in the text. Inside
         an estimator the positions are left out, and the shape is (1, n_tokens).
     layout : ChunkLayout
+    characters : Characters
+        Numbers of the text's characters, and of those under unknown tokens.
     """
 
-    __slots__ = ("layout", "tokens")
+    __slots__ = ("characters", "layout", "tokens")
 
-    def __init__(self, tokens: NDArray[np.int32], layout: ChunkLayout) -> None:
+    def __init__(
+        self,
+        tokens: NDArray[np.int32],
+        layout: ChunkLayout,
+        characters: Characters = Characters(),  # noqa: B008 (it cannot be changed)
+    ) -> None:
         self.tokens = tokens
         self.layout = layout
+        self.characters = characters
 
     def __repr__(self) -> str:
         return f"<ChunkedDocument: {self.n_tokens} tokens, {self.n_chunks} chunks>"
@@ -218,6 +227,7 @@ def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
     n_chunks = [document.n_chunks for document in documents]
     is_long = [document.n_tokens > document.layout.body_size for document in documents]
     quantiles = {name: float(np.quantile(n_chunks or [0], q)) for name, q in QUANTILES.items()}
+    characters = count_characters(documents)
     return {
         "n_texts": len(documents),
         "n_long_texts": sum(is_long),
@@ -225,6 +235,8 @@ def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
         "n_tokens": int(n_tokens.sum()),
         "n_cut_texts": int((n_read < n_tokens).sum()),
         "n_skipped_tokens": int((n_tokens - n_read).sum()),
+        "n_unknown_tokens": characters.n_unknown_tokens,
+        "unknown_share": characters.unknown_share,
     }
 
 

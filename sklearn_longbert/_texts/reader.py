@@ -11,7 +11,13 @@ from sklearn_longbert._pretrained.loading import saved_token_pooling
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._texts.documents import ChunkedDocument, as_documents
+from sklearn_longbert._texts.documents import (
+    ChunkedDocument,
+    as_documents,
+    chunk_report,
+    warn_of_cut_texts,
+)
+from sklearn_longbert._texts.unknown import count_characters, warn_of_unknown_tokens
 
 Inputs = list[str] | NDArray[np.object_]
 
@@ -22,7 +28,7 @@ class TextReader(CallbackSupportMixin, Versioned):
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
         """Return texts as a list of str, and documents of TextChunker unchanged."""
         documents = as_documents(X, name)
-        return check_texts(X, name) if documents is None else documents
+        return check_texts(X, name, self.missing) if documents is None else documents
 
     def _chunker_for(self, inputs: Inputs) -> TextChunker:
         """Return an unfitted chunker that cuts as this estimator's parameters say.
@@ -85,9 +91,21 @@ class TextReader(CallbackSupportMixin, Versioned):
             f"{settings}: use the same one."
         )
 
+    def _chunk_and_warn(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
+        documents = self._chunk(inputs, chunker, "X")
+        warn_of_unknown_tokens(count_characters(documents), self.model_name)
+        return documents
+
+    def _chunk_to_train(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
+        documents = self._chunk_and_warn(inputs, chunker)
+        if self.verbose:
+            warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
+        return documents
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
+        tags.input_tags.allow_nan = self.missing == "empty"
         tags.input_tags.two_d_array = False
         return tags

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
@@ -208,6 +209,41 @@ def test_sentences_by_hand() -> None:
         "It rains. ", '"Really?" ', "Yes... ", "3.14 is pi!\n", "And a heading\n\n",
         "東京。", "大阪。", "Dr. ", "Who",
     ]  # fmt: skip
+
+
+# sentences of many scripts, divided by |
+SENTENCES = {
+    "Hindi": "यह अच्छा है। |वह बुरा है॥ |क्या यह सच है? |हाँ।",
+    "Arabic": "هل هذا جيد؟ |نعم، هو جيد. |شكرا!",
+    "Urdu": "یہ اچھا ہے۔ |وہ برا ہے۔ |کیا یہ سچ ہے؟",
+    "Armenian": "Սա լավ է։ |Դա վատ է։",
+    "Tibetan": "བཀྲ་ཤིས། །|བདེ་ལེགས།",
+    "Amharic": "ሰላም ነው። |እንዴት ነህ፧ |ደህና።",
+    "Burmese": "ဒါကောင်းတယ်။ |ဒါဆိုးတယ်။",
+    "Khmer": "នេះល្អ។ |នោះអាក្រក់។",
+    "Chinese": "今天很好。|「真的吗？」|他说。|明天呢？！|不知道！",
+    "Japanese": "これは良い｡|あれは３．１４．|（本当です。）|次です。",
+    "marks and brackets": "“Stop!” |(It was late.) |[He left?!] |«Go.» |So she went.",
+    "HTML": "<p>It was good.</p>|<p>Bad!</p> |<i>Ah, etc.</i>, and (<b>no.</b>) |So<BR/>|he left.",
+    "stop before a tag": "He left.<br/>|Then rain.|<b>A lot</b> of 3.14.x",
+    "lower case": "i liked it. |it was good! |would i see it again? |yes.",
+    "only marks": "... |?! |。。|x",
+}
+
+
+@pytest.mark.parametrize("divided", SENTENCES.values(), ids=SENTENCES)
+def test_sentences_of_many_scripts(divided: str) -> None:
+    text = divided.replace("|", "")
+    assert "|".join(text[start:end] for start, end in sentence_bounds(text)) == divided
+
+
+@pytest.mark.parametrize("unit", [". ", "...", ".)", ".</b", "<br", "。 ", '."', "．1", "(.", " "])
+def test_sentences_are_found_in_linear_time(unit: str) -> None:
+    """A quadratic rule takes minutes for this text, and the linear one hundredths of a second."""
+    text = unit * (10**6 // len(unit)) + "x"
+    start = time.process_time()
+    assert sentence_bounds(text)[-1, 1] == len(text)
+    assert time.process_time() - start < 5
 
 
 # Sentences

@@ -1,7 +1,9 @@
 """Pins that every bad input has one clear error of its own, with the index and the cure."""
 
+import sqlite3
 from collections import deque
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,21 @@ class Subclass(str):
     """What a library may hand out in the place of str."""
 
     __slots__ = ()
+
+
+class Row(NamedTuple):
+    """What a database may hand out in the place of a tuple."""
+
+    text: str
+
+
+class Table:
+    """A table of texts that are not in memory."""
+
+
+def table(*methods: str) -> Any:
+    """Return a table with the methods by which its library is known."""
+    return type("Table", (Table,), dict.fromkeys((*methods, "__len__", "__getitem__"), len))()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -44,6 +61,17 @@ ACCEPTED = {
     "pandas index": pd.Index(TEXTS),
     "pandas array": pd.array(TEXTS, dtype="string"),
     "pandas frame": pd.DataFrame({"text": TEXTS}),
+    "array of one column": np.array(TEXTS)[:, None],
+    "object array of one column": np.array(TEXTS, dtype=object)[:, None],
+    "StringDType array of one column": np.array(TEXTS, dtype=np.dtypes.StringDType())[:, None],
+    "masked array of one column": np.ma.array(TEXTS, mask=False)[:, None],
+    "rows of one column": [(text,) for text in TEXTS],
+    "lists of one element": [[text] for text in TEXTS],
+    "named tuples": [Row(text) for text in TEXTS],
+    "arrays of one element": [np.array([text]) for text in TEXTS],
+    "rows of a database": sqlite3.connect(":memory:")
+    .execute("VALUES (?), (?), (?)", TEXTS)
+    .fetchall(),
     "polars": pl.Series(TEXTS),
     "polars frame": pl.DataFrame({"text": TEXTS}),
     "pyarrow": pa.array(TEXTS),
@@ -100,11 +128,26 @@ WRONG_CONTAINERS = {
     "frozenset": (frozenset(["text"]), TypeError, r"X is a frozenset .* pass list\(X\)"),
     "sparse matrix": (scipy.sparse.csr_matrix([[1.0]]), TypeError, r"(?i)sparse"),
     "sparse array": (scipy.sparse.csr_array([[1.0]]), TypeError, r"(?i)sparse"),
-    "lazy frame": (pl.LazyFrame({"text": TEXTS}), TypeError, r"X is a LazyFrame where a list"),
+    "lazy frame": (
+        pl.LazyFrame({"text": TEXTS}),
+        TypeError,
+        r'X is a LazyFrame where a list.*: pass X.select\("text"\).collect\(\)',
+    ),
+    "cursor": (
+        sqlite3.connect(":memory:").execute("SELECT 1"),
+        TypeError,
+        r"X is a Cursor .*: let it select the column of texts alone, and pass X.fetchall\(\)",
+    ),
+    "duckdb": (table("fetchall"), TypeError, r"X is a Table .* pass X.fetchall\(\)"),
+    "datasets": (table("cast_column"), TypeError, r'X is a Table .* pass list\(X\["text"\]\)'),
+    "title and body": (
+        [("a", "b"), ("c", "d")],
+        ValueError,
+        r'X has shape \(2, 2\) .* pass \[" ".join\(row\) for row in X\]',
+    ),
     "2-D array": (np.array([["a", "b"]]), ValueError, r"shape \(1, 2\) .* such as X\[:, 0\]"),
-    "array of one column": (np.array([["a"]]), ValueError, r"shape \(1, 1\) .* as X\[:, 0\]"),
     "3-D array": (np.array([[["a"]]]), ValueError, r"shape \(1, 1, 1\) .* as X\[:, 0\]"),
-    "list of rows": ([["a", "b"], ["c", "d"]], ValueError, r"shape \(2, 2\) .* as X\[:, 0\]"),
+    "list of rows": ([["a", "b"], ["c", "d"]], ValueError, r'shape \(2, 2\) .*" ".join\(row\)'),
     "list of empty rows": ([[], []], ValueError, r"shape \(2, 0\) .* the column that holds"),
 }
 
@@ -163,6 +206,10 @@ MISSING = {
     "pandas with pyarrow": pd.Series(["a", None, "b"], dtype=pd.ArrowDtype(pa.string())),
     "pandas index of its own": pd.Series(["a", None, "b"], index=[1, 0, 2]),
     "pandas frame": pd.DataFrame({"text": ["a", None, "b"]}),
+    "rows of one column": [("a",), (None,), ("b",)],
+    "masked array of one column": np.ma.array([["a"], ["x"], ["b"]], mask=[[0], [1], [0]]),
+    "decimal": ["a", Decimal("NaN"), "b"],
+    "datetime": ["a", np.datetime64("NaT"), "b"],
     "polars": pl.Series(["a", None, "b"]),
     "polars frame": pl.DataFrame({"text": ["a", None, "b"]}),
     "pyarrow": pa.array(["a", None, "b"]),
@@ -174,9 +221,15 @@ MISSING = {
 @pytest.mark.parametrize("X", MISSING.values(), ids=MISSING)
 def test_missing_texts(X: Any) -> None:
     with pytest.raises(
-        ValueError, match=r"X at index 1 is missing .*: drop the row, or put an empt"
+        ValueError, match=r'X at index 1 is missing .*: drop the row, .* set missing="empty"'
     ):
         check_texts(X)
+    assert check_texts(X, missing="empty") == ["a", "", "b"]
+
+
+def test_a_number_is_no_missing_text() -> None:
+    with pytest.raises(TypeError, match=r"X at index 1 is of type int where a str"):
+        check_texts([None, 3], missing="empty")
 
 
 @pytest.mark.parametrize("X", [pl.Series([None]), pa.array([None]), pd.Series([None]), [None]])
@@ -193,7 +246,8 @@ WRONG_ELEMENTS = {
     "huge int": (["a", 10**400], r"index 1 is of type int where a str"),
     "float": (["a", 0.5], r"index 1 is of type float where a str"),
     "bool": (["a", True], r"index 1 is of type bool where a str"),
-    "list": ([["a"], ["b", "c"]], r"index 0 is of type list where a str"),
+    "list": ([["a"], ["b", "c"]], r'index 0 is of type list .* pass \[" ".join\(row\)'),
+    "tuple": ([("a", "b"), ("c",)], r'index 0 is of type tuple .* pass \[" ".join\(row\)'),
     "dict": ([{"text": "a"}], r"index 0 is of type dict where a str"),
     "number array": (np.array([1.0, 2.0]), r"index 0 is of type float where a str"),
     "pandas numbers": (pd.Series([1, 2]), r"index 0 is of type int where a str"),

@@ -417,6 +417,7 @@ def test_fit_changes_no_parameter_and_fits_the_same_with_and_without_texts(tiny_
         "chunk_overlap": 2,
         "max_chunks": 3,
         "chunk_selection": "tail",
+        "missing": "empty",
         "revision": None,
         "local_files_only": True,
     }

@@ -25,6 +25,8 @@ def test_by_hand(tiny_bert: str) -> None:
         "n_tokens": 157,
         "n_cut_texts": 0,
         "n_skipped_tokens": 0,
+        "n_unknown_tokens": 0,
+        "unknown_share": 0.0,
     }
     cut = chunk_report(TextChunker(tiny_bert, chunk_size=16, max_chunks=2).fit_transform(texts))
     assert (cut["n_cut_texts"], cut["n_skipped_tokens"]) == (1, 72)
