@@ -187,8 +187,8 @@ def encoder_from_state(
     with catch_warnings():  # torch warns of read-only arrays: see make_writable
         simplefilter("ignore", UserWarning)
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
-    encoder = rebuild_encoder(state["config"], dropouts)
-    return encoder.to(next(iter(weights.values())).dtype), weights
+    dtype = next(iter(weights.values())).dtype
+    return rebuild_encoder(state["config"], dropouts, dtype), weights
 
 
 @contextmanager
