@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
 from sklearn_longbert._encoding.batches import MicroBatch
@@ -164,10 +164,10 @@ class ChunkEncoder(nn.Module):
 
 
 def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
-    """Return the encoder's config and all weights of the network, as NumPy arrays."""
+    """Return the encoder's config as a dict, and all weights of the network as NumPy arrays."""
     weights = network.state_dict().items()
     return {
-        "config": network.encoder.config,
+        "config": network.encoder.config.to_dict(),
         "weights": {name: weight.detach().cpu().numpy() for name, weight in weights},
     }
 
@@ -188,7 +188,8 @@ def encoder_from_state(
         simplefilter("ignore", UserWarning)
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
     dtype = next(iter(weights.values())).dtype
-    return rebuild_encoder(state["config"], dropouts, dtype), weights
+    config = CONFIG_MAPPING[state["config"]["model_type"]].from_dict(state["config"])
+    return rebuild_encoder(config, dropouts, dtype), weights
 
 
 @contextmanager
