@@ -28,8 +28,10 @@ from sklearn_longbert._saving.checkpoint import (
 )
 from sklearn_longbert._saving.estimator import LOOKUPS, load, save
 from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._training.callbacks import check_callbacks
+from sklearn_longbert._training.net import LongBertNet
 
 
 class LongBertEstimator(BaseLongBert):
@@ -145,6 +147,22 @@ class LongBertEstimator(BaseLongBert):
         return explain(texts, documents, self.net_, self._targets, level, max_sentences, progress)
 
     # Saving
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep plain values and NumPy arrays, which skops takes as well as pickle."""
+        state = super().__getstate__()
+        if "net_" in state:
+            state["net_"] = self.net_.__getstate__()
+            state["_targets"] = targets_state(self._targets)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "net_" in state:
+            net = LongBertNet.__new__(LongBertNet)
+            net.__setstate__(state["net_"])
+            state["net_"], state["_targets"] = net, targets_from_state(state["_targets"])
+        super().__setstate__(state)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Save the fitted estimator as a folder that :meth:`from_pretrained` reads.

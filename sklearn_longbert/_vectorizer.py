@@ -19,7 +19,12 @@ from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_emb
 from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
-from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
+from sklearn_longbert._pretrained.devices import (
+    available_device,
+    precision_of,
+    select_autocast,
+    select_device,
+)
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._shared_docs import with_shared_docs
@@ -215,12 +220,13 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep weights as NumPy arrays, on no device."""
-        state = dict(super().__getstate__())
+        """Keep plain values, and weights as NumPy arrays, on no device."""
+        state = super().__getstate__()
         if "encoder_" in state:
             state["device_name"] = self.device_
             token_pooling = self.encoder_.token_pooling  # from fit; the parameter may be new
             state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
+            state["_autocast"] = precision_of(self._autocast)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -231,4 +237,5 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
             network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
             network.load_state_dict(weights, assign=True)
             state["encoder_"] = network.to(device).eval()
+            state["_autocast"] = select_autocast(state["_autocast"], device)
         super().__setstate__(state)

@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
 from sklearn_longbert._encoding.batches import MicroBatch
@@ -164,10 +164,10 @@ class ChunkEncoder(nn.Module):
 
 
 def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
-    """Return the encoder's config and all weights of the network, as NumPy arrays."""
+    """Return the encoder's config as a dict, and all weights of the network as NumPy arrays."""
     weights = network.state_dict().items()
     return {
-        "config": network.encoder.config,
+        "config": network.encoder.config.to_dict(),
         "weights": {name: weight.detach().cpu().numpy() for name, weight in weights},
     }
 
@@ -187,8 +187,9 @@ def encoder_from_state(
     with catch_warnings():  # torch warns of read-only arrays: see make_writable
         simplefilter("ignore", UserWarning)
         weights = {name: torch.from_numpy(weight) for name, weight in state["weights"].items()}
-    encoder = rebuild_encoder(state["config"], dropouts)
-    return encoder.to(next(iter(weights.values())).dtype), weights
+    dtype = next(iter(weights.values())).dtype
+    config = CONFIG_MAPPING[state["config"]["model_type"]].from_dict(state["config"])
+    return rebuild_encoder(config, dropouts, dtype), weights
 
 
 @contextmanager

@@ -46,6 +46,11 @@ def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
+def precision_of(autocast: torch.dtype | None) -> str:
+    """Return the precision for which :func:`select_autocast` returns this type."""
+    return "float32" if autocast is None else "bfloat16"
+
+
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere

@@ -342,7 +342,11 @@ def _check_complete(encoder: PreTrainedModel, missing_keys: set[str], folder: Pa
         )
 
 
-def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) -> PreTrainedModel:
+def rebuild_encoder(
+    config: Any,
+    dropouts: tuple[float, float] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
     """Return an encoder of this config, with uninitialised weights that the caller sets.
 
     Parameters
@@ -350,11 +354,13 @@ def rebuild_encoder(config: Any, dropouts: tuple[float, float] | None = None) ->
     config : transformers.PretrainedConfig
     dropouts : tuple of float, default=None
         New dropout and attention_dropout; those of the config if None.
+    dtype : torch.dtype, default=torch.float32
+        Type of the weights.
     """
     if dropouts is not None:
         config = set_dropout(config, *dropouts)
     with silenced(), no_init_weights():
-        encoder = AutoModel.from_config(config, dtype=torch.float32)
+        encoder = AutoModel.from_config(config, dtype=dtype)
     return without_pooler(encoder)
 
 

@@ -127,8 +127,10 @@ def network_from_checkpoint(
             hidden_layer=(dense.out_features, activation or config.pooler_hidden_act),
             frozen=frozen,
         )
-    with torch.no_grad():
-        network.transform.get_submodule("0").load_state_dict(dense.state_dict())
-        network.head.weight.copy_(last.weight[order])
-        network.head.bias.copy_(last.bias[order])
+    # NumPy copies in this thread: torch would start its threads, see _saving.encoder_files
+    head = {
+        name: torch.from_numpy(weight.numpy()[order]) for name, weight in last.state_dict().items()
+    }
+    network.transform.get_submodule("0").load_state_dict(dense.state_dict(), assign=True)
+    network.head.load_state_dict(head, assign=True)
     return network

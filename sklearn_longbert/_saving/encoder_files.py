@@ -2,7 +2,8 @@
 
 Invariants: nothing is looked for outside of the folder, whatever its config names; sizes in the
 config are compared with those of the weights before anything of such a size is made. Both matter
-because a folder may come from anybody.
+because a folder may come from anybody. Nothing is computed while an encoder is loaded: computing
+starts torch's threads, which a process that is forked off later waits for, and does not have.
 """
 
 import json
@@ -100,7 +101,7 @@ def load_saved_encoder(folder: Path) -> PreTrainedModel:
     config = load_config(folder)
     _check_sizes(config, folder)
     weights = load_file(folder / WEIGHTS)
-    encoder = rebuild_encoder(config).to(next(iter(weights.values())).dtype)
+    encoder = rebuild_encoder(config, dtype=next(iter(weights.values())).dtype)
     encoder.load_state_dict(weights, assign=True)
     return encoder
 
@@ -140,7 +141,8 @@ def _check_sizes(config: Any, folder: Path) -> None:
         if getattr(config, name) not in sizes:
             raise ValueError(f"{name} is {getattr(config, name)}, which no weight is")
     with silenced(), no_init_weights(), torch.device("meta"):
-        expected = AutoModel.from_config(config).state_dict()
+        encoder = AutoModel.from_config(config)
+    expected = encoder.state_dict()
     n_found = sum(torch.Size(shape).numel() for shape in shapes)
     of_pooler = {name for name in expected if name.startswith("pooler.")}
     n_expected = sum(w.numel() for name, w in expected.items() if name not in of_pooler)
@@ -148,3 +150,23 @@ def _check_sizes(config: Any, folder: Path) -> None:
         raise ValueError(
             f"the weights are {n_found} numbers where the config describes {n_expected}"
         )
+    _check_pass(encoder)
+
+
+def _check_pass(encoder: PreTrainedModel) -> None:
+    """Raise an error unless a chunk goes through an encoder that is on the meta device.
+
+    That device has shapes and no numbers. Some architectures ask for numbers on their way, and are
+    checked as far as that.
+    """
+    size = encoder.get_input_embeddings().weight.shape[-1]
+    chunk = torch.empty((1, 3, size), device="meta")
+    try:
+        with silenced(), torch.inference_mode():
+            shape = encoder.eval()(inputs_embeds=chunk).last_hidden_state.shape
+    except RuntimeError as error:
+        if "meta" not in str(error):
+            raise
+    else:
+        if shape != (1, 3, encoder.config.hidden_size):
+            raise ValueError(f"the encoder's hidden states have the shape {tuple(shape)}")

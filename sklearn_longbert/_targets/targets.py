@@ -265,6 +265,7 @@ TARGETS: dict[str, type[Classes] | type[Labels] | type[Numbers]] = {
     "labels": Labels,
     "numbers": Numbers,
 }
+CRITERIA = {cls.criterion.__name__: cls.criterion for cls in TARGETS.values()}
 
 
 def targets_state(targets: Targets) -> dict[str, Any]:

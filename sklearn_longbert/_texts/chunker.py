@@ -265,6 +265,21 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
                     f"drop the text."
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the tokenizer as JSON text, and the layout as a dict."""
+        state = super().__getstate__()
+        if "tokenizer_" in state:
+            state["tokenizer_"] = self.tokenizer_.to_str()
+            state["layout_"] = dict(vars(self.layout_))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "tokenizer_" in state:
+            state["tokenizer_"] = Tokenizer.from_str(state["tokenizer_"])
+            state["layout_"] = ChunkLayout(**state["layout_"])
+        super().__setstate__(state)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True

@@ -139,6 +139,12 @@ class ChunkedDocument:
         self.layout = layout
         self.characters = characters
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, "layout": self.layout}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.tokens, self.layout = state["tokens"], state["layout"]
+
     def __repr__(self) -> str:
         return f"<ChunkedDocument: {self.n_tokens} tokens, {self.n_chunks} chunks>"
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
+from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_longbert._encoding.batches import (
@@ -26,7 +27,7 @@ from sklearn_longbert._encoding.batches import (
 )
 from sklearn_longbert._encoding.encoder import sparse_lookups
 from sklearn_longbert._encoding.memory import is_out_of_memory, own_modes
-from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._encoding.passes import (
     Passes,
     cached_embeddings,
@@ -36,7 +37,6 @@ from sklearn_longbert._encoding.passes import (
     training_limits,
 )
 from sklearn_longbert._encoding.progress import Bar
-from sklearn_longbert._pretrained.devices import available_device
 from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._training.callbacks import (
     StopTraining,
@@ -51,19 +51,7 @@ from sklearn_longbert._training.gradient_cache import (
     restore,
 )
 from sklearn_longbert._training.head_start import start_head
-
-TRANSIENT = (  # attributes that no pickle keeps
-    "module",
-    "module_",
-    "optimizer_",
-    "callbacks",
-    "callbacks_",
-    "monitor",
-    "probe",
-    "bar_",
-    "cache_",
-    "limits_",
-)
+from sklearn_longbert._training.state import net_state, network_and_settings
 
 
 class DivergedError(ValueError):
@@ -432,14 +420,11 @@ class LongBertNet(NeuralNet):
             raise StopTraining
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only training needs, and keep weights as NumPy arrays, on no device."""
-        state = {name: value for name, value in vars(self).items() if name not in TRANSIENT}
-        return {**state, "network_": network_state(self.module_)}
+        return net_state(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state["device"] = str(available_device(state["device"]))
-        with own_modes(torch.device(state["device"])):
-            network = network_from_state(state.pop("network_"))
-        self.__dict__.update(dict.fromkeys(TRANSIENT), **state)
-        self.callbacks_, self.module_ = [], network.to(state["device"]).eval()
-        del self.optimizer_  # so that skorch forgets its name, and makes a new one
+        with own_modes(torch.device("cpu")):
+            network, settings = network_and_settings(state)
+        LongBertNet.__init__(self, lambda: network, **settings)
+        self.start(lambda: network)
+        self.history, self.best_epoch_ = History(state["history"]), state["best_epoch"]

@@ -28,6 +28,7 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
+import skops.io
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,7 +96,14 @@ def saved(fitted: LongBertClassifier, tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-# Both ways of keeping an estimator
+# All ways of keeping an estimator
+
+TRUSTED = [
+    "sklearn_longbert._classifier.LongBertClassifier",
+    "sklearn_longbert._regressor.LongBertRegressor",
+    "sklearn_longbert._texts.chunker.TextChunker",
+    "sklearn_longbert._vectorizer.LongBertVectorizer",
+]
 
 
 def through_pickle(estimator: Any, folder: Path) -> Any:
@@ -121,6 +129,12 @@ def through_private_mapped_file(estimator: Any, folder: Path) -> Any:
     return joblib.load(folder / "estimator.joblib", mmap_mode="c")
 
 
+def through_skops(estimator: Any, folder: Path) -> Any:
+    """With no type to be trusted but the four classes, whatever the targets."""
+    skops.io.dump(estimator, folder / "estimator.skops")
+    return skops.io.load(folder / "estimator.skops", trusted=TRUSTED)
+
+
 def through_deepcopy(estimator: Any, folder: Path) -> Any:
     return copy.deepcopy(estimator)
 
@@ -137,6 +151,7 @@ WAYS = [
     through_mapped_file,
     through_private_mapped_file,
     through_deepcopy,
+    through_skops,
     through_folder,
 ]
 
@@ -247,6 +262,41 @@ def test_one_that_is_not_fitted(tiny_bert: str, tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_in_skops(
+    architecture: str, tiny_encoder: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The encoder is made again from a dict, and not from the config that it was loaded with."""
+    estimator = fit(tiny_encoder(architecture), freeze_encoder=True)
+    again = through_skops(estimator, tmp_path)
+    np.testing.assert_array_equal(logits_of(again), logits_of(estimator))
+    ours, theirs = estimator.net_.module_.encoder.config, again.net_.module_.encoder.config
+    assert theirs.to_dict() == ours.to_dict()
+
+
+def test_types_that_skops_is_to_trust(tiny_bert: str, tmp_path: Path) -> None:
+    """Those of parameters that skops does not know, and of chunked documents, come in addition."""
+    odd = {"device": torch.device("cpu"), "random_state": np.random.RandomState(3)}
+    estimator = fit(Path(tiny_bert), **odd, freeze_encoder=np.True_, max_epochs=np.int64(1))
+    documents = TextChunker(tiny_bert, chunk_size=16).fit_transform(TEXTS)
+    layout = "sklearn_longbert._texts.documents.ChunkLayout"
+    document = "sklearn_longbert._texts.documents.ChunkedDocument"
+    types = {TRUSTED[0], TRUSTED[2], "pathlib.PosixPath", "torch.device"}
+    again = through_skops_trusting(types, estimator, tmp_path)
+    np.testing.assert_array_equal(logits_of(again), logits_of(estimator))
+    assert (again.model_name, again.device) == (estimator.model_name, estimator.device)
+    cut = through_skops_trusting({document, layout}, documents, tmp_path)
+    np.testing.assert_array_equal(logits_of(again, cut), logits_of(estimator))
+    assert cut[0].layout is cut[-1].layout
+
+
+def through_skops_trusting(types: set[str], value: Any, folder: Path) -> Any:
+    file = folder / "saved.skops"
+    skops.io.dump(value, file)
+    assert set(skops.io.get_untrusted_types(file=file)) == types
+    return skops.io.load(file, trusted=sorted(types))
+
+
 # Pickles
 
 
@@ -337,8 +387,7 @@ def test_a_device_that_is_missing_here(
     """Fitted elsewhere on CUDA: the pickle and the folder say so, and load on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     state = fitted.__getstate__()
-    state["net_"] = copy.copy(fitted.net_)
-    state["net_"].device = "cuda:5"
+    state["net_"]["device"] = "cuda:5"
     state["device"] = "cuda:5"
     again = LongBertClassifier()
     again.__setstate__(pickle.loads(pickle.dumps(state)))
