@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.utils import Tags, _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
@@ -347,7 +346,7 @@ class BaseLongBert(TextReader):
             "max_grad_norm": self.max_grad_norm,
             "micro_batch_tokens": self.micro_batch_tokens,
             "progress": bool(self.verbose),
-            "callbacks": clone(self.callbacks, safe=False),
+            "callbacks": list(self.callbacks or []),
         }
 
     def _network_factory(

@@ -143,7 +143,8 @@ PARAMETERS = {
     ),
     "callbacks": (
         "list",
-        """Callbacks of skorch, which run inside the fit. Each fit uses clones of them. Callbacks of
+        """Callbacks of skorch, which run inside the fit. A fit uses them themselves, and no
+        clones of them, but `clone` and searches copy them. An LRScheduler is refused. Callbacks of
         scikit-learn 1.9, such as its ProgressBar, are given to `set_callbacks` instead. `fit`
         reports its epochs and their batches to them.""",
     ),

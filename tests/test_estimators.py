@@ -26,7 +26,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
@@ -73,7 +73,7 @@ def regressor(tiny_bert: str) -> partial:
 
 
 class Recorder(Callback):
-    """Keeps what training passed through; on the class, because estimators clone callbacks."""
+    """Keeps what training passed through; on the class, because searches clone callbacks."""
 
     events: ClassVar[list[str]] = []
     weights: ClassVar[list[dict[str, torch.Tensor]]] = []  # after each epoch
@@ -402,15 +402,15 @@ def test_training_changes_no_parameter(
         max_chunks=2,
     )
     before = model.get_params()
-    of_stopper, of_weights = dict(vars(stopper)), dict(before["class_weight"])
+    of_stopper, of_weights = stopper.get_params(), dict(before["class_weight"])
     getattr(model, method)(X, y, **({"classes": WORDS[:2]} if method == "partial_fit" else {}))
     after = model.get_params()
     assert before.keys() == after.keys()
     assert all(after[name] is before[name] for name in before)
     assert after["callbacks"] == [recorder, stopper]
-    assert vars(stopper) == of_stopper
+    assert stopper.get_params() == of_stopper  # though it has learned its best epoch
     assert after["class_weight"] == of_weights
-    assert Recorder.events[0] == "train_begin"  # the clone ran
+    assert Recorder.events[0] == "train_begin"
 
 
 # History
@@ -708,6 +708,32 @@ def test_callbacks_run_inside_the_fit(classifier: partial, recorder: Recorder) -
     classifier(max_epochs=2, callbacks=[("mine", recorder)]).fit(X, y)
     epoch = ["epoch_begin", *["batch_end"] * 3, "epoch_end"]
     assert Recorder.events == ["train_begin", *epoch, *epoch, "train_end"]
+
+
+def test_a_fit_uses_the_callbacks_that_the_user_passed(classifier: partial) -> None:
+    class Holder(Callback):
+        def __init__(self, seen: list[int]) -> None:
+            self.seen = seen
+
+        def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+            self.seen.append(len(net.history))
+
+    X, y, seen = make_texts(2), np.arange(12) % 2, []
+    model = classifier(max_epochs=2, callbacks=[Holder(seen)]).fit(X, y)
+    assert seen == [1, 2]
+    model.partial_fit(X, y)
+    assert seen == [1, 2, 3]
+    clone(model).fit(X, y)
+    assert seen == [1, 2, 3]  # a clone has a copy, as of any other parameter
+
+
+@pytest.mark.parametrize("scheduler", [LRScheduler, LRScheduler(), ("mine", LRScheduler())])
+def test_a_schedule_that_would_be_overwritten_is_refused(
+    classifier: partial, scheduler: Any
+) -> None:
+    model = classifier(callbacks=[scheduler])
+    with pytest.raises(ValueError, match=r"callbacks at index 0 .*warmup_fraction instead"):
+        model.fit(make_texts(2), [0, 1] * 6)
 
 
 def test_skorchs_early_stopping_stops_without_an_interrupt(

@@ -229,7 +229,7 @@ class TaskReporter(Callback):
 
 
 def check_callbacks(callbacks: list[Any] | None) -> None:
-    """Raise TypeError at the first element that is not a skorch callback."""
+    """Raise an error at the first element that is no skorch callback, or that cannot work."""
     for index, element in enumerate(callbacks or []):
         callback = element[-1] if isinstance(element, tuple) else element
         is_class = isinstance(callback, type) and issubclass(callback, Callback)
@@ -238,4 +238,10 @@ def check_callbacks(callbacks: list[Any] | None) -> None:
                 f"callbacks at index {index} is {element!r} where a skorch callback is expected: "
                 f"pass an instance of a subclass of skorch.callbacks.Callback, "
                 f"and scikit-learn's own to set_callbacks."
+            )
+        if isinstance(callback, LRScheduler) or (is_class and issubclass(callback, LRScheduler)):
+            raise ValueError(
+                f"callbacks at index {index} is {element!r}, whose learning rates the estimator's "
+                f"own schedule would overwrite: leave it out, and set learning_rate and "
+                f"warmup_fraction instead."
             )
