@@ -140,10 +140,13 @@ class ChunkedDocument:
         self.characters = characters
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"tokens": self.tokens, "layout": self.layout}
+        """Keep values that skops takes, too."""
+        characters = list(self.characters)
+        return {"tokens": self.tokens, "layout": self.layout, "characters": characters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.tokens, self.layout = state["tokens"], state["layout"]
+        self.characters = Characters(*state["characters"])
 
     def __repr__(self) -> str:
         return f"<ChunkedDocument: {self.n_tokens} tokens, {self.n_chunks} chunks>"
