@@ -47,8 +47,12 @@ def test_a_table_of_skrub_with_a_missing_text(frames: str, tiny_bert: str) -> No
     np.testing.assert_array_equal(features.to_numpy()[:, :-1].astype(np.float32), expected)
 
 
-def test_autologging_of_mlflow(tiny_bert: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # mlflow's dependencies warn of each other
+def test_autologging_of_mlflow(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One run, with the parameters of this estimator and the score of its own predictions."""
+    monkeypatch.chdir(tmp_path)  # it makes a folder there
     mlflow = import_module("mlflow")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
     mlflow.sklearn.autolog(log_models=False, silent=True)
