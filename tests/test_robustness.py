@@ -657,8 +657,9 @@ def test_weights_of_very_different_sizes(
         assert (ones > alike).all()
         assert (zeros < alike).all()
     else:
-        np.testing.assert_allclose(ones, 1, atol=1e-6)
-        np.testing.assert_allclose(zeros, 0, atol=1e-6)
+        # of one class alone, the best intercept is infinite: the solver stops on its way there
+        np.testing.assert_allclose(ones, 1, atol=1e-4)
+        np.testing.assert_allclose(zeros, 0, atol=1e-4)
 
 
 GOOD_WEIGHTS: dict[str, Any] = {
