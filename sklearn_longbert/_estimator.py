@@ -30,8 +30,8 @@ from sklearn_longbert._saving.estimator import LOOKUPS, load, save
 from sklearn_longbert._saving.saved import Saved
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.documents import chunk_report
-from sklearn_longbert._training.callbacks import check_callbacks
 from sklearn_longbert._training.net import LongBertNet
+from sklearn_longbert._training.user_callbacks import check_callbacks
 
 
 class LongBertEstimator(BaseLongBert):

@@ -113,7 +113,15 @@ PARAMETERS = {
         "bool",
         """Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
-        weights of the best epoch. {score_name} is the score.""",
+        weights of the best epoch.""",
+    ),
+    "scoring": (
+        "str, callable or None",
+        """What scores the validation texts after each epoch. None is {score_name}, and "loss" the
+        negative loss. Otherwise it is the name of a scorer of scikit-learn, such as "f1_macro",
+        or a callable with the signature ``scoring(estimator, X, y)``. A scorer gets the labels as
+        they were passed, and the `sample_weight` of the texts if it takes weights. It is
+        also called once before the first epoch, so that a scoring that fails ends no long fit.""",
     ),
     "validation_fraction": (
         "float",
