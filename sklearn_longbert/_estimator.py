@@ -170,8 +170,8 @@ class LongBertEstimator(BaseLongBert):
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
         read. transformers' AutoModel opens the encoder in it. The folder is written beside its
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
-        was there before stays readable until the new one is complete. `callbacks`, metadata
-        requests and the optimizer are not saved.
+        was there before stays readable until the new one is complete. `callbacks`, a callable
+        `scoring`, metadata requests and the optimizer are not saved.
 
         Parameters
         ----------
@@ -191,10 +191,12 @@ class LongBertEstimator(BaseLongBert):
             If a parameter or a class label has no form in JSON.
         """
         check_is_fitted(self)
-        if self.callbacks:
+        unsaved = ["callbacks"] if self.callbacks else []
+        unsaved += ["scoring"] if callable(self.scoring) else []
+        for name in unsaved:
             warn(
-                "callbacks are not saved: pass them again, set_params(callbacks=...), to what "
-                "from_pretrained returns, or set callbacks=None before saving.",
+                f"The parameter {name} is not saved: pass it again, set_params({name}=...), to "
+                f"what from_pretrained returns, or set {name}=None before saving.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -206,7 +208,7 @@ class LongBertEstimator(BaseLongBert):
             self.chunker_,
             self._targets,
             estimator=_kind_of(type(self)),
-            parameters={**self.get_params(deep=False), "callbacks": None},
+            parameters={**self.get_params(deep=False), **dict.fromkeys(unsaved)},
             fitted={
                 "history": self.history_,
                 "best_epoch": self.best_epoch_,

@@ -4,6 +4,7 @@ Invariants: each document has one loss in the mean of a batch, whatever its numb
 net gets no texts and no labels, which the estimators translate for it and for scorers.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -111,6 +112,7 @@ class LongBertNet(ScoredNet):
             criterion__reduction="none",
             optimizer=torch.optim.AdamW,
             train_split=None,
+            iterator_valid__batch_size=sys.maxsize,  # validation texts are one batch
             verbose=0,
             **kwargs,
         )
