@@ -174,7 +174,7 @@ class BaseLongBert(BaseParameters):
             copy._known = X, logits
             return copy
 
-        return Naming(targets.from_tensor, estimator_of)
+        return Naming(lambda tensor: targets.originals(tensor.numpy()), estimator_of)
 
     def _hold_out(
         self,
@@ -202,9 +202,11 @@ class BaseLongBert(BaseParameters):
         if self.scoring is None:
             targets.check_scored(len(y))
         scorer = self._scorer()
+        dataset = DocumentDataset(held_out, targets.to_tensor(y), weights)
+        named = targets.originals(dataset.targets.numpy())
         monitor = ValidationMonitor(
-            DocumentDataset(held_out, targets.to_tensor(y), weights),
-            score_of_scorer(scorer, inputs, targets.original(y), weights) if scorer else loss_score,
+            dataset,
+            score_of_scorer(scorer, inputs, named, weights) if scorer else loss_score,
             is_tried=self.scoring not in (None, "loss"),
             early_stopping=self.early_stopping,
             n_iter_no_change=self.n_iter_no_change,
@@ -276,7 +278,7 @@ class BaseLongBert(BaseParameters):
             autocast=select_autocast(self.precision, device),
             seed=_draw_seed(random_state),
             monitor=monitor,
-            probe=targets.probe(shrink=not self.freeze_encoder) if has_probe else None,
+            probe=targets.probe if has_probe else None,
             device=str(device),
             **self._training_settings(),
             **settings,

@@ -1,18 +1,29 @@
 """What every kind of target can do, and what kinds with classes can do beside it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from sklearn_longbert._targets.class_weights import ClassWeight
-from sklearn_longbert._targets.pooled_linear import Embeddings, Linear
+from sklearn_longbert._targets.linear_models import LinearKind
+from sklearn_longbert._targets.linear_probe import FittedProbe
+from sklearn_longbert._targets.pooled_linear import Embeddings
 
-# maps embeddings, targets and weights to coefficients and intercepts
-Probe = Callable[[Embeddings, NDArray[Any], NDArray[Any]], Linear]
+
+class Probe(Protocol):
+    """Fits the linear model at which a head starts."""
+
+    def __call__(
+        self,
+        embeddings: Embeddings,
+        y: NDArray[Any],
+        weights: NDArray[Any],
+        *,
+        groups: NDArray[Any] | None = None,
+    ) -> FittedProbe: ...
 
 
 class Targets(ABC):
@@ -26,9 +37,12 @@ class Targets(ABC):
         Loss of logits and of the tensors that :meth:`to_tensor` returns.
     unit : float or ndarray of shape (n_outputs,)
         Rise of a prediction if its logit rises by one.
+    output_methods : tuple of str
+        Methods of other estimators that :meth:`logits_of` understands, the preferred one first.
     """
 
     criterion: ClassVar[type[nn.Module]]
+    output_methods: ClassVar[tuple[str, ...]]
     unit: Any = 1.0
 
     @property
@@ -40,15 +54,15 @@ class Targets(ABC):
         """Number of logits of a text."""
         return len(self.names)
 
+    @property
     @abstractmethod
-    def probe(self, shrink: bool) -> Probe:
-        """Return a function that fits the linear model at which a head starts.
+    def probe(self) -> Probe:
+        """The function that fits the linear model at which a head starts."""
 
-        Parameters
-        ----------
-        shrink : bool
-            Whether its loss is kept large enough for an encoder to learn from.
-        """
+    @property
+    @abstractmethod
+    def linear_kind(self) -> LinearKind:
+        """The kind of linear model, and the loss of logits as arrays."""
 
     @abstractmethod
     def index(self, y: NDArray[Any], name: str = "y") -> NDArray[Any]:
@@ -58,13 +72,23 @@ class Targets(ABC):
     def to_tensor(self, y: NDArray[Any]) -> Tensor:
         """Return the tensor that the loss compares logits with, from a result of :meth:`index`."""
 
-    def original(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Return targets as the caller names them, from a result of :meth:`index`."""
-        return y
+    @abstractmethod
+    def originals(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the caller's own targets, from values of :meth:`to_tensor`."""
 
-    def from_tensor(self, targets: Tensor) -> NDArray[Any]:
-        """Return targets as the caller names them, from a result of :meth:`to_tensor`."""
-        return self.original(targets.numpy())
+    @abstractmethod
+    def logits_of(self, method: str, outputs: Any, classes: Any) -> NDArray[np.float64]:
+        """Return the logits that stand for another estimator's outputs.
+
+        Parameters
+        ----------
+        method : str
+            One of `output_methods`.
+        outputs : ndarray or list of ndarray
+            What that method returned.
+        classes : ndarray, list of ndarray or None
+            The ``classes_`` of that estimator, which may lack some.
+        """
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return the classes whose proportions a split keeps, None if there are none."""
@@ -100,6 +124,8 @@ class ClassTargets(Targets):
     """
 
     names_columns: ClassVar[bool] = False
+
+    output_methods: ClassVar[tuple[str, ...]] = ("predict_proba", "decision_function")
 
     @abstractmethod
     def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]: ...

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse import csr_array, issparse, vstack
 from torch import Tensor
 
 
@@ -60,8 +61,9 @@ class Embeddings:
 
     Attributes
     ----------
-    rows : ndarray of shape (n_rows, n_features)
-        The rows of the first document, then those of the second, and so on.
+    rows : ndarray or csr_array of shape (n_rows, n_features)
+        The rows of the first document, then those of the second, and so on. Sparse rows are one
+        per document.
     counts : ndarray of shape (n_documents,)
         Number of rows of each document, at least one.
     pooling : Pooling or None
@@ -93,11 +95,13 @@ class Embeddings:
     @property
     def are_rows(self) -> bool:
         """Whether every document is one row."""
-        return len(self.rows) == len(self)
+        return self.rows.shape[0] == len(self)
 
     @cached_property
     def means(self) -> Floats:
         """Mean embeddings, of shape (n_documents, n_features)."""
+        if issparse(self.rows):
+            return self.rows
         sums = np.add.reduceat(self.rows, self.starts, axis=0, dtype=np.float64)
         return sums / self.counts[:, None]
 
@@ -112,13 +116,18 @@ class Embeddings:
 
     def select(self, indices: NDArray[np.intp]) -> "Embeddings":
         """Return the documents at these indices."""
+        if self.are_rows:
+            return replace(self, rows=self.rows[indices], counts=self.counts[indices])
         rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
         return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
 
     def with_rows(self, rows: NDArray) -> "Embeddings":
         """Return these documents and, for each of `rows`, one more document of that row."""
         counts = np.concatenate([self.counts, np.ones(len(rows), dtype=np.intp)])
-        return replace(self, rows=np.concatenate([self.rows, rows]), counts=counts)
+        if issparse(self.rows):
+            return replace(self, rows=vstack([self.rows, csr_array(rows)]), counts=counts)
+        rows = np.concatenate([self.rows, rows.astype(self.rows.dtype)])
+        return replace(self, rows=rows, counts=counts)
 
     def outputs(self, linear: Linear) -> Floats:
         """Return the pooled outputs of a linear model, of shape (n_documents, n_outputs)."""

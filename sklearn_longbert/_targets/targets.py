@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, logit, softmax
 from torch import Tensor, nn
 
 from sklearn_longbert._targets.base import ClassTargets, Probe, Targets
@@ -23,11 +23,19 @@ from sklearn_longbert._targets.class_weights import (
     weights_of_classes,
     weights_of_labels,
 )
+from sklearn_longbert._targets.linear_models import (
+    LinearKind,
+    sigmoid_models,
+    softmax_model,
+    square_models,
+)
 from sklearn_longbert._targets.linear_probe import (
     classification_probe,
     multilabel_probe,
     regression_probe,
 )
+
+LEAST_PROBABILITY = 1e-4  # that an estimator is believed; forests say 0 of what then happens
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +56,13 @@ class Classes(ClassTargets):
         """The classes."""
         return self.classes
 
-    def probe(self, shrink: bool) -> Probe:
-        return partial(classification_probe, n=self.n_outputs, shrink=shrink)
+    @property
+    def probe(self) -> Probe:
+        return partial(classification_probe, n=self.n_outputs)
+
+    @property
+    def linear_kind(self) -> LinearKind:
+        return softmax_model(self.n_outputs)
 
     def index(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
         if y.ndim == 2:
@@ -67,8 +80,24 @@ class Classes(ClassTargets):
     def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(y)
 
-    def original(self, y: NDArray[np.int64]) -> NDArray[Any]:
+    def originals(self, y: NDArray[np.int64]) -> NDArray[Any]:
         return self.classes[y]
+
+    def logits_of(self, method: str, outputs: Any, classes: Any) -> NDArray[np.float64]:
+        outputs = np.asarray(outputs, dtype=np.float64)
+        if method == "predict_proba":
+            outputs = np.log(np.clip(outputs, LEAST_PROBABILITY, 1.0))
+        elif outputs.ndim == 1:
+            outputs = np.column_stack([-outputs, outputs]) / 2
+        classes = self.classes if classes is None else np.asarray(classes)
+        present = self.index(classes, "classes_ of baseline")
+        if outputs.shape[1:] != present.shape:
+            return outputs
+        logits = np.repeat(outputs.min(axis=1, keepdims=True), self.n_outputs, axis=1)
+        if method == "predict_proba":
+            logits[:] = np.log(LEAST_PROBABILITY)
+        logits[:, present] = outputs
+        return logits
 
     def strata(self, y: NDArray[Any]) -> NDArray[Any]:
         return y
@@ -128,8 +157,13 @@ class Labels(ClassTargets):
         """The names of the columns."""
         return self.columns
 
-    def probe(self, shrink: bool) -> Probe:
-        return partial(multilabel_probe, n=self.n_outputs, shrink=shrink)
+    @property
+    def probe(self) -> Probe:
+        return partial(multilabel_probe, n=self.n_outputs)
+
+    @property
+    def linear_kind(self) -> LinearKind:
+        return sigmoid_models(self.n_outputs)
 
     def index(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
         if y.ndim != 2:
@@ -144,8 +178,20 @@ class Labels(ClassTargets):
     def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(y).float()
 
-    def from_tensor(self, targets: Tensor) -> NDArray[np.int64]:
-        return targets.numpy().astype(np.int64)
+    def originals(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        return y.astype(np.int64)
+
+    def logits_of(self, method: str, outputs: Any, classes: Any) -> NDArray[np.float64]:
+        if method == "decision_function":
+            return np.asarray(outputs, dtype=np.float64)
+        if isinstance(outputs, list):  # of arrays with a column for each class of a label
+            outputs = np.column_stack(
+                [
+                    np.asarray(of_label) @ np.asarray(of_classes)
+                    for of_label, of_classes in zip(outputs, classes, strict=True)
+                ]
+            )
+        return logit(np.clip(outputs, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.int64]:
         return (self.probabilities(logits) > 0.5).astype(np.int64)
@@ -193,6 +239,7 @@ class Numbers(Targets):
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
     criterion: ClassVar[type[nn.Module]] = nn.MSELoss
+    output_methods: ClassVar[tuple[str, ...]] = ("predict",)
 
     @classmethod
     def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
@@ -215,8 +262,13 @@ class Numbers(Targets):
         """The spread of the targets."""
         return self.spread
 
-    def probe(self, shrink: bool) -> Probe:
-        return regression_probe  # a squared error never vanishes as a logistic loss does
+    @property
+    def probe(self) -> Probe:
+        return regression_probe
+
+    @property
+    def linear_kind(self) -> LinearKind:
+        return square_models(self.n_outputs)
 
     def index(self, y: NDArray[np.float64], name: str = "y") -> NDArray[np.float64]:
         if y.shape[1:] != np.shape(self.mean):
@@ -230,8 +282,13 @@ class Numbers(Targets):
     def to_tensor(self, y: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((y - self.mean) / self.spread).reshape(len(y), -1)
 
-    def from_tensor(self, targets: Tensor) -> NDArray[np.float64]:
-        return self.predictions(targets.numpy())
+    def originals(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.predictions(y)
+
+    def logits_of(self, method: str, outputs: Any, classes: Any) -> NDArray[np.float64]:
+        values = np.asarray(outputs, dtype=np.float64)
+        values = values.reshape(len(values), *np.shape(self.mean))
+        return ((values - self.mean) / self.spread).reshape(len(values), -1)
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         values = self.in_unit(logits)

@@ -16,6 +16,7 @@ from sklearn_longbert._encoding.passes import (
 from sklearn_longbert._encoding.poolings import POOLINGS
 from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._targets.pooled_linear import Embeddings
+from sklearn_longbert._targets.scales import fit_scales
 
 
 def start_head(
@@ -25,7 +26,9 @@ def start_head(
     passes: Passes,
     cache: dict[bytes, Tensor] | None,
 ) -> None:
-    """Set the head's weights to the linear model that `probe` fits.
+    """Set the head's weights to the linear model that `probe` fits, as far as it can be trusted.
+
+    The model is scaled so that the loss of its out-of-fold outputs is least.
 
     Parameters
     ----------
@@ -41,12 +44,12 @@ def start_head(
     with np.errstate(
         under="ignore"
     ):  # exponentials of unlikely logits, whatever the caller's state
-        coefficients, intercepts = probe(
-            embeddings, dataset.targets.numpy(), dataset.weights.numpy()
-        )
+        y, weights = dataset.targets.numpy(), dataset.weights.numpy()
+        fitted = probe(embeddings, y, weights)
+        scale = float(fit_scales([fitted.out_of_fold], y, weights, fitted.kind)[0])
     with torch.no_grad():
-        network.head.weight.copy_(torch.from_numpy(coefficients))
-        network.head.bias.copy_(torch.from_numpy(intercepts))
+        network.head.weight.copy_(torch.from_numpy(scale * fitted.coefficients))
+        network.head.bias.copy_(torch.from_numpy(scale * fitted.intercepts))
 
 
 def _embeddings_of(

@@ -1,0 +1,1 @@
+"""Baselines: models of raw texts, on whose logits the encoder builds."""

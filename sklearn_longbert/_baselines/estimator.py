@@ -1,0 +1,203 @@
+"""A baseline of the caller's own: any estimator of raw texts.
+
+Invariants: the caller's estimator is cloned and never changed; it gets the caller's own targets;
+and its outputs become logits, of all classes in their order, by :mod:`sklearn_longbert._targets`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
+from sklearn.utils.validation import has_fit_parameter
+
+from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._targets.folds import inner_folds, join_groups
+from sklearn_longbert._targets.pooled_linear import Floats
+
+
+class EstimatorBaseline:
+    """A model of raw texts, by an estimator of the caller.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It takes a one-dimensional array of str.
+
+    Attributes
+    ----------
+    estimator : estimator
+        Fitted to all texts, after ``fit``.
+    """
+
+    names = ("baseline",)
+
+    def __init__(self, estimator: BaseEstimator, targets: Targets | None = None) -> None:
+        self.estimator = estimator
+        self._targets = targets
+
+    def fit(
+        self,
+        texts: Sequence[str],
+        targets: Targets,
+        y: NDArray[Any],
+        weights: NDArray[Any],
+        groups: NDArray[Any] | None = None,
+    ) -> list[Floats]:
+        """Fit the estimator, and return what it says of texts that it was not fitted on.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        targets : Targets
+        y : ndarray of shape (n_texts,) or (n_texts, n_outputs)
+            Targets, as the loss takes them.
+        weights : ndarray of shape (n_texts,) or (n_texts, n_outputs)
+            Several weights a text are averaged.
+        groups : ndarray of shape (n_texts,) or None
+            Texts of one group are on one side of every inner split.
+
+        Returns
+        -------
+        out_of_fold : list of one ndarray of shape (n_texts, n_outputs)
+            NaN in rows of texts that no fold tests.
+
+        Raises
+        ------
+        ValueError
+            If texts have different weights and the estimator takes none.
+        """
+        X, caller_y = _as_array(texts), targets.originals(y)
+        weights = weights.reshape(len(y), -1).mean(axis=1)
+        strata = targets.strata(y)
+        out_of_fold = np.full((len(y), targets.n_outputs), np.nan)
+        for train, test in inner_folds(y, join_groups(texts, groups)):
+            if strata is not None and len(np.unique(strata[train])) < 2:
+                continue  # classifiers refuse one class
+            model = _fitted(self.estimator, X[train], caller_y[train], weights[train])
+            out_of_fold[test] = _logits(model, X[test], targets)
+        self.estimator = _fitted(self.estimator, X, caller_y, weights)
+        self._targets = targets
+        return [out_of_fold]
+
+    def parts(self, texts: Sequence[str]) -> list[Floats]:
+        """Return the logits for new texts, of shape (n_texts, n_outputs), as the only part."""
+        assert self._targets is not None
+        return [_logits(self.estimator, _as_array(texts), self._targets)]
+
+    def occurrences(self, text: str) -> None:
+        """Return None: what an estimator makes of a text has no place in it."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a file keeps: the estimator as skops writes it.
+
+        Raises
+        ------
+        ImportError
+            If skops is not installed.
+        TypeError
+            If skops cannot write the estimator, or would not trust what it reads.
+        """
+        return {"skops": np.frombuffer(_dump(self.estimator), dtype=np.uint8)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], targets: Targets) -> Self:
+        """Return the baseline whose :meth:`state` this is.
+
+        Raises
+        ------
+        ImportError
+            If skops is not installed.
+        ValueError
+            If the state holds no estimator, or types that skops does not trust.
+        """
+        data = state.get("skops")
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+            raise ValueError("the baseline lacks its estimator")
+        return cls(_load(data.tobytes()), targets)
+
+    def __repr__(self) -> str:
+        return f"EstimatorBaseline({self.estimator!r})"
+
+
+def _as_array(texts: Sequence[str]) -> NDArray[np.object_]:
+    return np.fromiter(texts, dtype=object, count=len(texts))
+
+
+def _fitted(
+    estimator: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights: Floats
+) -> BaseEstimator:
+    model = clone(estimator)
+    return model.fit(X, y, **_weights_for(model, weights))
+
+
+def _weights_for(estimator: BaseEstimator, weights: Floats) -> dict[str, Any]:
+    """Return the arguments by which ``fit`` gets the weights, none where all are equal."""
+    if (weights == weights[0]).all():
+        return {}
+    if get_config()["enable_metadata_routing"]:
+        if get_routing_for_object(estimator).consumes("fit", ["sample_weight"]):
+            return {"sample_weight": weights}
+    elif has_fit_parameter(estimator, "sample_weight"):
+        return {"sample_weight": weights}
+    elif isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        if has_fit_parameter(last, "sample_weight"):
+            return {f"{name}__sample_weight": weights}
+    raise ValueError(
+        f"baseline={type(estimator).__name__} takes no sample_weight, and texts have different "
+        f"weights: pass an estimator that takes it, or, for one inside of another, "
+        f"sklearn.set_config(enable_metadata_routing=True) and "
+        f".set_fit_request(sample_weight=True)."
+    )
+
+
+def _logits(model: Any, X: NDArray[np.object_], targets: Targets) -> Floats:
+    method = next(method for method in targets.output_methods if hasattr(model, method))
+    outputs = getattr(model, method)(X)
+    logits = targets.logits_of(method, outputs, getattr(model, "classes_", None))
+    if logits.shape != (len(X), targets.n_outputs) or not np.isfinite(logits).all():
+        raise ValueError(
+            f"{method} of baseline={type(model).__name__} returned values of shape "
+            f"{np.shape(outputs)} for {len(X)} texts, or values that are not finite, where "
+            f"one finite value for each of {targets.n_outputs} outputs is expected."
+        )
+    return logits
+
+
+def _skops() -> Any:
+    try:
+        import skops.io
+    except ImportError as error:
+        raise ImportError(
+            "To save or load an estimator as a baseline, skops is needed: pip install skops"
+        ) from error
+    return skops.io
+
+
+def _dump(estimator: BaseEstimator) -> bytes:
+    io = _skops()
+    name = type(estimator).__name__
+    try:
+        data = io.dumps(estimator)
+    except Exception as error:
+        raise TypeError(f"skops cannot save baseline={name}: {error}") from error
+    untrusted = io.get_untrusted_types(data=data)
+    if untrusted:
+        raise TypeError(
+            f"baseline={name} holds {', '.join(untrusted)}, which skops does not trust when it "
+            f'loads: use types of scikit-learn, or baseline="words", or keep it as a pickle.'
+        )
+    return data
+
+
+def _load(data: bytes) -> Any:
+    io = _skops()
+    untrusted = io.get_untrusted_types(data=data)
+    if untrusted:
+        raise ValueError(f"the baseline holds {', '.join(untrusted)}, which skops does not trust")
+    return io.loads(data)

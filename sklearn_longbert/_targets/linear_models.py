@@ -1,0 +1,267 @@
+"""Kinds of linear models, and the choice of their penalty by cross-validation.
+
+Invariants: the penalty is the one whose weighted loss is least on rows that a model was not fitted
+on; what such models say of these rows is kept; and every class and label has finite coefficients
+and intercepts, even where no row is of it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.linear_model import ridge_regression
+
+from sklearn_longbert._targets.pooled_linear import (
+    Embeddings,
+    Floats,
+    Linear,
+    Loss,
+    Penalty,
+    fit_linear,
+)
+
+PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients, beside a mean loss
+NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
+MOST_LABELS = 16  # that have a penalty of their own; of more, so many choose one for all
+
+Problem = tuple[Embeddings, NDArray, Floats]  # rows, targets, weights
+
+
+@dataclass(frozen=True)
+class LinearKind:
+    """A kind of linear model: its loss, and how it is fitted.
+
+    Attributes
+    ----------
+    n_outputs : int
+    losses : callable
+        Maps logits and targets to losses, of shape (n_rows,) or (n_rows, n_outputs).
+    slopes : callable
+        Maps them to the derivatives of the losses by the logits, (n_rows, n_outputs).
+    solve : callable
+        Maps embeddings, targets, weights that sum to 1, and a penalty to a model.
+    complete : callable
+        Adds rows of classes that have none to embeddings, targets and weights.
+    weighs_outputs : bool, default=False
+        Whether each output has a loss and weights of its own.
+    """
+
+    n_outputs: int
+    losses: Loss
+    slopes: Loss
+    solve: Callable[[Embeddings, NDArray, Floats, Penalty], Linear]
+    complete: Callable[[Embeddings, NDArray, Floats], Problem] = lambda *problem: problem
+    weighs_outputs: bool = False
+
+    def of_outputs(self, weights: NDArray) -> NDArray:
+        """Return weights of texts as the losses take them: of each output, if they are many."""
+        if not self.weighs_outputs:
+            return weights
+        return np.broadcast_to(weights.reshape(len(weights), -1), (len(weights), self.n_outputs))
+
+    def fit(self, embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
+        """Return the model of these rows, whose weights need not sum to 1."""
+        sums = weights.sum(axis=0)
+        weights = weights / np.where(sums == 0, 1.0, sums)
+        return self.solve(*self.complete(embeddings, y, weights), penalty)
+
+
+def softmax_model(n: int) -> LinearKind:
+    """Return the kind for one of `n` classes."""
+    return LinearKind(
+        n,
+        softmax_losses,
+        softmax_slopes,
+        partial(_fit_softmax, n_outputs=n),
+        partial(_with_all_classes, n=n),
+    )
+
+
+def sigmoid_models(n: int) -> LinearKind:
+    """Return the kind for `n` labels."""
+    return LinearKind(n, sigmoid_losses, sigmoid_slopes, _fit_sigmoids, _with_both_classes, True)
+
+
+def square_models(n: int) -> LinearKind:
+    """Return the kind for `n` numbers."""
+    return LinearKind(n, squared_losses, squared_slopes, _fit_squares)
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """The rows of one fold.
+
+    Attributes
+    ----------
+    train, test : ndarray of int
+        Numbers of the rows.
+    of_train, of_test : Embeddings
+        The rows themselves, whose features the test rows may not have decided.
+    """
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    of_train: Embeddings
+    of_test: Embeddings
+
+
+def choose_penalty(
+    folds: Iterable[FoldRows],
+    y: NDArray,
+    weights: Floats,
+    kind: LinearKind,
+    no_choice: float = NO_CHOICE,
+) -> tuple[Penalty, Floats]:
+    """Choose the penalty that predicts best, of all outputs or of each of a few labels.
+
+    Parameters
+    ----------
+    folds : iterable of FoldRows
+    y : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+    weights : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+    kind : LinearKind
+    no_choice : float
+        The penalty where nothing can be tested.
+
+    Returns
+    -------
+    penalty : float or ndarray of shape (n_outputs,)
+    out_of_fold : ndarray of shape (n_rows, n_outputs)
+        Logits by the models of that penalty that were fitted without the row. NaN in rows that no
+        fold tests.
+    """
+    folds = list(folds)
+    if weights.ndim > 1 and y.shape[1] > MOST_LABELS:
+        chosen = np.linspace(0, y.shape[1] - 1, MOST_LABELS).astype(np.intp)
+        few = replace(kind, n_outputs=MOST_LABELS)
+        losses, _ = _cross_validate(folds, y[:, chosen], weights[:, chosen], few, PENALTIES)
+        best = float(_best(losses.sum(axis=1), no_choice))
+        return best, _cross_validate(folds, y, weights, kind, [best])[1][0]
+    losses, outputs = _cross_validate(folds, y, weights, kind, PENALTIES)
+    of_best = np.broadcast_to(losses.argmin(axis=0), kind.n_outputs)
+    penalty = _best(losses, no_choice)
+    out_of_fold = outputs[of_best, :, np.arange(kind.n_outputs)].T
+    return float(penalty) if penalty.ndim == 0 else penalty, out_of_fold
+
+
+def _best(losses: Floats, no_choice: float) -> Floats:
+    return np.where(losses.any(axis=0), PENALTIES[losses.argmin(axis=0)], no_choice)
+
+
+def _cross_validate(
+    folds: Sequence[FoldRows],
+    y: NDArray,
+    weights: Floats,
+    kind: LinearKind,
+    penalties: Sequence[float] | NDArray,
+) -> tuple[Floats, Floats]:
+    """Return the losses and the logits of the tested rows under each penalty."""
+    losses = np.zeros((len(penalties), *weights.shape[1:]))
+    outputs = np.full((len(penalties), len(y), kind.n_outputs), np.nan)
+    for fold in folds:
+        train, test = fold.train, fold.test
+        counted = weights[test] * _has_both_classes(y[train], weights[train])
+        for index, penalty in enumerate(penalties):
+            linear = kind.fit(fold.of_train, y[train], weights[train], float(penalty))
+            outputs[index, test] = fold.of_test.outputs(linear)
+            losses[index] += (counted * kind.losses(outputs[index, test], y[test])).sum(axis=0)
+    return losses, outputs
+
+
+def _has_both_classes(y: NDArray, weights: Floats) -> NDArray[np.bool_] | bool:
+    """Return which labels some texts have and others have not; True for other targets."""
+    if weights.ndim == 1:
+        return True
+    return np.logical_and(*((weights * (y == value)).any(axis=0) for value in (0, 1)))
+
+
+def _middle(embeddings: Embeddings, weights: Floats) -> Floats:
+    return np.asarray(weights @ embeddings.means) / weights.sum()
+
+
+def _with_all_classes(embeddings: Embeddings, y: NDArray, weights: Floats, n: int) -> Problem:
+    absent = np.setdiff1d(np.arange(n), y)
+    if len(absent) == 0:
+        return embeddings, y, weights
+    rows = np.tile(_middle(embeddings, weights), (len(absent), 1))
+    weights = np.concatenate([weights, np.full(len(absent), 0.5 / len(weights))])
+    return embeddings.with_rows(rows), np.concatenate([y, absent]), weights / weights.sum()
+
+
+def _with_both_classes(embeddings: Embeddings, y: NDArray, weights: Floats) -> Problem:
+    """Give each label that all documents have, or none, a document of the other class."""
+    lacks = [(weights * (y == value)).sum(axis=0) == 0 for value in (0, 1)]
+    if not np.any(lacks):
+        return embeddings, y, weights
+    rows = np.tile(_middle(embeddings, weights.mean(axis=1)), (2, 1))
+    new_weights = 0.5 / len(weights) * np.array(lacks)  # (2, n_labels)
+    weights = np.concatenate([weights, new_weights])
+    y = np.concatenate([y, np.repeat([[0], [1]], y.shape[1], axis=1)])
+    return embeddings.with_rows(rows), y, weights / weights.sum(axis=0)
+
+
+def softmax_losses(logits: Floats, y: NDArray) -> Floats:
+    """Return the cross-entropy of the class of each row."""
+    return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+
+
+def softmax_slopes(logits: Floats, y: NDArray) -> Floats:
+    """Return the derivatives of :func:`softmax_losses`."""
+    slope = softmax(logits, axis=1)
+    slope[np.arange(len(y)), y] -= 1
+    return slope
+
+
+def _fit_softmax(
+    embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty, n_outputs: int
+) -> Linear:
+    if n_outputs == 2 and embeddings.are_rows:  # each class gets half of the one logit
+        one = _fit_sigmoids(embeddings, y[:, None], weights[:, None], penalty)
+        return np.concatenate([-one[0], one[0]]) / 2, np.concatenate([-one[1], one[1]]) / 2
+    if n_outputs == 2:  # w/2 and -w/2 have half of the square of w
+        penalty = 2 * penalty
+    return fit_linear(embeddings, y, weights, penalty, n_outputs, softmax_losses, softmax_slopes)
+
+
+def sigmoid_losses(logits: Floats, y: NDArray) -> Floats:
+    """Return the binary cross-entropy of each label of each row."""
+    return -log_expit(np.where(y == 1, logits, -logits))
+
+
+def sigmoid_slopes(logits: Floats, y: NDArray) -> Floats:
+    """Return the derivatives of :func:`sigmoid_losses`."""
+    return expit(logits) - y
+
+
+def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
+    n_labels = y.shape[1]
+    return fit_linear(embeddings, y, weights, penalty, n_labels, sigmoid_losses, sigmoid_slopes)
+
+
+def squared_losses(logits: Floats, y: NDArray) -> Floats:
+    """Return the squared error of each row, the mean of its numbers'."""
+    return ((logits - y) ** 2).mean(axis=1)
+
+
+def squared_slopes(logits: Floats, y: NDArray) -> Floats:
+    """Return the derivatives of :func:`squared_losses`."""
+    return 2 * (logits - y) / y.shape[1]
+
+
+def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
+    if issparse(embeddings.rows) or not embeddings.are_rows:
+        n_outputs = y.shape[1]  # our loss is their mean, that of a ridge model their sum
+        penalty = 2 * penalty / n_outputs
+        return fit_linear(
+            embeddings, y, weights, penalty, n_outputs, squared_losses, squared_slopes
+        )
+    center, mean = weights @ embeddings.rows, weights @ y
+    coefficients = ridge_regression(
+        embeddings.rows - center, y - mean, penalty, sample_weight=weights
+    )
+    coefficients = coefficients.reshape(y.shape[1], -1)  # of one target the axis is dropped
+    return coefficients, mean - coefficients @ center

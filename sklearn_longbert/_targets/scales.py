@@ -1,0 +1,69 @@
+"""Scales of several models' logits: how far each can be trusted beside the others.
+
+Invariants: a scale is never negative; scales multiply logits of rows that no model was fitted on;
+a weight of k equals k copies, and the scale of the weights does not matter.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from sklearn_longbert._targets.linear_models import LinearKind
+from sklearn_longbert._targets.pooled_linear import Floats
+
+RIDGE = 1e-3  # of the mean square of the scaled sum: keeps scales finite where it makes no error
+
+
+def fit_scales(
+    parts: Sequence[Floats], y: NDArray, weights: NDArray, kind: LinearKind
+) -> NDArray[np.float64]:
+    """Return the scales at which the weighted loss of the sum of the scaled parts is least.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray of shape (n_rows, n_outputs)
+        Out-of-fold logits of each model. Rows with NaN in any part are left out.
+    y : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+        Targets, as the loss takes them.
+    weights : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+    kind : LinearKind
+
+    Returns
+    -------
+    scales : ndarray of shape (n_parts,)
+        A model that does not help has 0. Without rows, the parts are averaged.
+    """
+    logits = np.stack(parts)  # (n_parts, n_rows, n_outputs)
+    known = np.isfinite(logits).all(axis=(0, 2))
+    scales = np.full(len(logits), 1 / len(logits))
+    weights = weights[known]
+    if weights.sum() == 0:
+        return scales
+    logits, y = logits[:, known], y[known]
+    of_outputs = weights.reshape(len(weights), -1) / weights.sum()
+
+    def objective(scales: Floats) -> tuple[float, Floats]:
+        outputs = (scales[:, None, None] * logits).sum(axis=0)
+        ridge = RIDGE * of_outputs * outputs
+        losses = of_outputs * kind.losses(outputs, y).reshape(len(y), -1)
+        slopes = of_outputs * kind.slopes(outputs, y) + ridge
+        return float(losses.sum() + (ridge * outputs).sum() / 2), (logits * slopes).sum(axis=(1, 2))
+
+    bounds = [(0.0, None)] * len(scales)
+    options = {"ftol": 1e-14, "gtol": 1e-8}
+    return minimize(
+        objective, scales, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
+
+
+def scaled_sum(parts: Sequence[Floats], scales: NDArray[np.float64]) -> Floats:
+    """Return the sum of the scaled parts, the same for all rows that are NaN in any part.
+
+    These rows get the mean of the others, or 0 where there are no others.
+    """
+    outputs = (scales[:, None, None] * np.stack(parts)).sum(axis=0)
+    known = np.isfinite(outputs).all(axis=1)
+    outputs[~known] = outputs[known].mean(axis=0) if known.any() else 0.0
+    return outputs
