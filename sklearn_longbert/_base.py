@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -10,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import check_scoring, get_scorer
-from sklearn.utils import Tags, _safe_indexing, check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_longbert._baselines.choose import Baseline, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._fit_tasks import FitTask
@@ -23,11 +25,18 @@ from sklearn_longbert._pretrained.devices import available_device, select_autoca
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
-from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
+from sklearn_longbert._targets.checks import (
+    check_groups,
+    check_lengths,
+    check_logits,
+    check_weights,
+)
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
+from sklearn_longbert._training.head_start import Start
+from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of
 from sklearn_longbert._training.net import DivergedError, LongBertNet
 from sklearn_longbert._training.scored_net import Naming
 from sklearn_longbert._training.user_callbacks import check_callbacks, check_history_keys
@@ -38,7 +47,6 @@ from sklearn_longbert._training.validation import (
     score_of_scorer,
 )
 
-Validation = tuple[Inputs, NDArray[Any]]
 FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow from them
     "net_",
     "chunker_",
@@ -47,6 +55,7 @@ FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow fr
     "best_epoch_",
     "n_chunks_",
     "chunk_report_",
+    "_baseline",
     "_targets",
     "_encoder_name",
     "_random_state",
@@ -64,21 +73,28 @@ class BaseLongBert(BaseParameters):
         """Device of the network."""
         return str(self.net_.device)
 
+    @property
+    def baseline_(self) -> Any:
+        """The fitted baseline, None if there is none."""
+        check_is_fitted(self)
+        return None if self._baseline is None else self._baseline.shown
+
     def _check_fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike | None,
+        groups: ArrayLike | None = None,
         is_validated: bool = False,
-    ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
-        """Return inputs, targets and weights of the texts whose weight is not zero."""
+    ) -> Labelled:
+        """Return the texts whose weight is not zero, with targets that are not indexed yet."""
         check_callbacks(self.callbacks)
         check_history_keys(self.callbacks, is_validated or self.early_stopping)
         self._scorer()
         inputs, y = self._check_pair(X, y, "X", "y")
         weights = check_weights(sample_weight, inputs)
-        kept = np.flatnonzero(weights)
-        return _safe_indexing(inputs, kept), y[kept], weights[kept]
+        numbers = check_groups(groups, len(inputs))
+        return Labelled(inputs, y, weights, numbers).select(np.flatnonzero(weights))
 
     def _check_pair(
         self, X: ArrayLike, y: ArrayLike | None, X_name: str, y_name: str
@@ -89,51 +105,43 @@ class BaseLongBert(BaseParameters):
 
     def _check_validation(
         self, X_val: ArrayLike | None, y_val: ArrayLike | None
-    ) -> Validation | None:
+    ) -> Labelled | None:
         if (X_val is None) != (y_val is None):
             given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
             raise ValueError(f"{given} was passed without {missing}: pass both or none.")
         if X_val is None:
             return None
-        return self._check_pair(X_val, y_val, "X_val", "y_val")
+        inputs, y = self._check_pair(X_val, y_val, "X_val", "y_val")
+        return Labelled(inputs, y, np.ones(len(y)))
 
     def _is_warm(self) -> bool:
         """Return whether fit goes on from the weights of the last fit."""
         return self.warm_start and hasattr(self, "net_")
 
     def _fit(
-        self,
-        task: FitTask,
-        targets: Targets,
-        inputs: Inputs,
-        y: NDArray[Any],
-        weights: NDArray[np.float64],
-        validation: Validation | None,
-        loss_weights: NDArray[np.float64] | None = None,
+        self, task: FitTask, targets: Targets, data: Labelled, validation: Labelled | None
     ) -> Self:
-        """Train on checked inputs, none of which has a weight of zero.
-
-        Held-out texts are scored with `weights`. The training loss uses `loss_weights`, one for
-        each text or for each of its labels, or `weights` if they are None.
-        """
+        """Train on checked texts, none of which has a weight of zero."""
         if validation is not None:
-            validation = validation[0], targets.index(validation[1], "y_val")
-        previous = self.net_ if self._is_warm() else None
+            validation = replace(validation, y=targets.index(validation.y, "y_val"))
+        previous, baseline = (self.net_, self._baseline) if self._is_warm() else (None, None)
         if previous is None:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
+            baseline = new_baseline(self.baseline, targets)
         random_state = check_random_state(self.random_state)
-        chunker = self._training_chunker(inputs)
-        documents = self._chunk_to_train(inputs, chunker)
-        rows, monitor = self._hold_out(
-            targets, inputs, documents, y, weights, validation, chunker, random_state
-        )
-        loss_weights = weights if loss_weights is None else loss_weights
-        training = DocumentDataset(documents[rows], targets.to_tensor(y[rows]), loss_weights[rows])
-        net = self._make_net(chunker, targets, random_state, monitor, previous)
+        chunker = self._training_chunker(data.inputs)
+        documents = self._chunk_to_train(data.inputs, chunker)
+        rows, held_out = self._hold_out(targets, data, documents, validation, chunker, random_state)
+        data = data.select(rows)
+        training = data.dataset(documents[rows], targets)
+        training.parts = out_of_fold(baseline, targets, data, training, keep=previous is not None)
+        monitor = None if held_out is None else self._make_monitor(targets, *held_out, baseline)
+        start = self._start(targets, data.groups) if previous is None else None
+        net = self._make_net(chunker, targets, random_state, start, monitor, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
             """Return the attributes of a fitted copy, which does not change with this estimator."""
-            learned = {**self._learned(net, documents), **changed}
+            learned = {**self._learned(net, documents, baseline), **changed}
             fitted = deepcopy(net), chunker, targets, deepcopy(random_state), learned
             return {name: getattr(self._copy(*fitted), name) for name in FITTED}
 
@@ -141,13 +149,14 @@ class BaseLongBert(BaseParameters):
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
-            naming = self._naming(chunker, targets, random_state, documents)
+            naming = self._naming(chunker, targets, random_state, documents, baseline)
             net.train(training, self.max_epochs, naming)
         except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
         net.drop_optimizer()
-        self._set_fitted(net, chunker, targets, random_state, self._learned(net, documents))
+        learned = self._learned(net, documents, baseline)
+        self._set_fitted(net, chunker, targets, random_state, learned)
         task.end(lambda: as_if_fitted(net))
         return self
 
@@ -165,11 +174,12 @@ class BaseLongBert(BaseParameters):
         targets: Targets,
         random_state: np.random.RandomState,
         documents: NDArray[np.object_],
+        baseline: Baseline | None,
     ) -> Naming:
         """Return what scorers need to know of a fit of these documents."""
 
         def estimator_of(net: LongBertNet, X: Any, logits: NDArray[Any]) -> BaseLongBert:
-            learned = self._learned(net, documents)
+            learned = self._learned(net, documents, baseline)
             copy = self._copy(net, chunker, targets, random_state, learned)
             copy._known = X, logits
             return copy
@@ -179,70 +189,80 @@ class BaseLongBert(BaseParameters):
     def _hold_out(
         self,
         targets: Targets,
-        inputs: Inputs,
+        data: Labelled,
         documents: NDArray[np.object_],
-        y: NDArray[Any],
-        weights: NDArray[np.float64],
-        validation: Validation | None,
+        validation: Labelled | None,
         chunker: TextChunker,
         random_state: np.random.RandomState,
-    ) -> tuple[NDArray[np.intp] | slice, ValidationMonitor | None]:
-        """Return the rows that train, and what scores the others after each epoch."""
-        if validation is None and not self.early_stopping:
-            return slice(None), None
+    ) -> tuple[NDArray[np.intp], tuple[Labelled, NDArray[np.object_]] | None]:
+        """Return the rows that train, and the texts that are scored, with their documents."""
+        rows = np.arange(len(documents))
         if validation is not None:
-            rows: NDArray[np.intp] | slice = slice(None)
-            inputs, y = validation
-            held_out, weights = self._chunk(inputs, chunker, "X_val"), np.ones(len(y))
-        else:
-            seed = _draw_seed(random_state)
-            rows, others = hold_out(len(y), self.validation_fraction, targets.strata(y), seed)
-            inputs, held_out = _safe_indexing(inputs, others), documents[others]
-            y, weights = y[others], weights[others]
+            return rows, (validation, self._chunk(validation.inputs, chunker, "X_val"))
+        if not self.early_stopping:
+            return rows, None
+        seed, strata = _draw_seed(random_state), targets.strata(data.y)
+        rows, others = hold_out(len(documents), self.validation_fraction, strata, data.groups, seed)
+        return rows, (data.select(others), documents[others])
+
+    def _make_monitor(
+        self,
+        targets: Targets,
+        held_out: Labelled,
+        documents: NDArray[np.object_],
+        baseline: Baseline | None,
+    ) -> ValidationMonitor:
         if self.scoring is None:
-            targets.check_scored(len(y))
-        scorer = self._scorer()
-        dataset = DocumentDataset(held_out, targets.to_tensor(y), weights)
+            targets.check_scored(len(documents))
+        scorer, weights = self._scorer(), held_out.weights
+        dataset = DocumentDataset(documents, targets.to_tensor(held_out.y), weights)
+        dataset.parts = parts_of(baseline, held_out.inputs)
         named = targets.originals(dataset.targets.numpy())
-        monitor = ValidationMonitor(
+        return ValidationMonitor(
             dataset,
-            score_of_scorer(scorer, inputs, named, weights) if scorer else loss_score,
+            score_of_scorer(scorer, held_out.inputs, named, weights) if scorer else loss_score,
             is_tried=self.scoring not in (None, "loss"),
             early_stopping=self.early_stopping,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
         )
-        return rows, monitor
+
+    def _start(self, targets: Targets, groups: NDArray[np.intp] | None) -> Start:
+        probe = targets.probe if self.head_init == "linear_probe" else None
+        return Start(probe, targets.linear_kind, groups)
 
     def _partial_fit(
         self,
         targets: Targets,
-        inputs: Inputs,
-        y: NDArray[Any],
-        weights: NDArray[np.float64],
+        data: Labelled,
     ) -> Self:
         """Run one epoch at the full learning rate, going on from the present weights."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
         is_first = not hasattr(self, "net_")
         random_state = check_random_state(self.random_state) if is_first else self._random_state
-        chunker = self._chunker_for(inputs).fit() if is_first else self.chunker_
-        documents = self._chunk_and_warn(inputs, chunker)
-        training = DocumentDataset(documents, targets.to_tensor(y), weights)
+        baseline = new_baseline(self.baseline, targets) if is_first else self._baseline
+        chunker = self._chunker_for(data.inputs).fit() if is_first else self.chunker_
+        documents = self._chunk_and_warn(data.inputs, chunker)
+        training = data.dataset(documents, targets)
         if is_first:
-            net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
+            training.parts = out_of_fold(baseline, targets, data, training)
+            start = self._start(targets, data.groups)
+            net = self._make_net(chunker, targets, random_state, start, warmup_fraction=None)
         else:
+            training.parts = parts_of(baseline, data.inputs)
             net = self.net_
             net.prepare(seed=_draw_seed(random_state), **self._training_settings())
         try:
-            net.train(training, 1, self._naming(chunker, targets, random_state, documents))
+            naming = self._naming(chunker, targets, random_state, documents, baseline)
+            net.train(training, 1, naming)
         except BaseException as error:
             # Diverged weights would predict NaN, and so would all weights trained from them.
             if isinstance(error, DivergedError) or is_first:
                 self._forget_fit()
                 net.release()
             raise
-        learned = self._learned(net, documents)
+        learned = self._learned(net, documents, baseline)
         return self._set_fitted(net, chunker, targets, random_state, learned)
 
     def _training_chunker(self, inputs: Inputs) -> TextChunker:
@@ -258,6 +278,7 @@ class BaseLongBert(BaseParameters):
         chunker: TextChunker,
         targets: Targets,
         random_state: np.random.RandomState,
+        start: Start | None = None,
         monitor: ValidationMonitor | None = None,
         previous: LongBertNet | None = None,
         anywhere: bool = False,
@@ -270,7 +291,6 @@ class BaseLongBert(BaseParameters):
         self._check_token_pooling(self.token_pooling, chunker)
         choose_device = available_device if anywhere else select_device
         device = choose_device(str(self.device))
-        has_probe = previous is None and self.head_init == "linear_probe"
         settings = {"warmup_fraction": self.warmup_fraction, **settings}
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
@@ -278,7 +298,8 @@ class BaseLongBert(BaseParameters):
             autocast=select_autocast(self.precision, device),
             seed=_draw_seed(random_state),
             monitor=monitor,
-            probe=targets.probe if has_probe else None,
+            start=start,
+            baseline_scales=None if previous is None else previous.baseline_scales,
             device=str(device),
             **self._training_settings(),
             **settings,
@@ -329,7 +350,9 @@ class BaseLongBert(BaseParameters):
 
     # Fitted attributes
 
-    def _learned(self, net: LongBertNet, documents: NDArray[np.object_]) -> dict[str, Any]:
+    def _learned(
+        self, net: LongBertNet, documents: NDArray[np.object_], baseline: Baseline | None
+    ) -> dict[str, Any]:
         """Return what a fit has learned beside its net, its chunker and its targets."""
         history = epochs_of(net.history, net.lr)
         return {
@@ -337,6 +360,7 @@ class BaseLongBert(BaseParameters):
             "best_epoch": net.best_epoch_ or len(history),
             "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
             "chunk_report": chunk_report(documents),
+            "baseline": baseline,
             "encoder_name": (self.model_name, self.revision),
         }
 
@@ -353,7 +377,7 @@ class BaseLongBert(BaseParameters):
         self.history_, self.best_epoch_ = learned["history"], learned["best_epoch"]
         self.n_iter_, self.n_chunks_ = len(self.history_), learned["n_chunks"]
         self.chunk_report_, self._encoder_name = learned["chunk_report"], learned["encoder_name"]
-        self._random_state = random_state
+        self._baseline, self._random_state = learned["baseline"], random_state
         return self
 
     def _copy(
@@ -381,9 +405,11 @@ class BaseLongBert(BaseParameters):
         check_is_fitted(self)
         if self._known is not None and X is self._known[0]:
             return self._known[1]
-        documents = self._chunk_and_warn(self._check_input(X), self.chunker_)
+        inputs = self._check_input(X)
+        documents = self._chunk_and_warn(inputs, self.chunker_)
         self._set_micro_batches()
-        logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
+        parts = parts_of(self._baseline, inputs)
+        logits = self.net_.predict_logits(documents, parts, progress=bool(self.verbose))
         check_logits(logits, type(self).__name__)
         return logits
 

@@ -1,6 +1,7 @@
 """LongBertClassifier, which predicts labels and their probabilities."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from sklearn_longbert._targets.base import ClassTargets
 from sklearn_longbert._targets.checks import check_labels
 from sklearn_longbert._targets.class_weights import ClassWeight
 from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
+from sklearn_longbert._training.labelled import Labelled
 
 
 @with_shared_docs(score_name="the accuracy")
@@ -83,6 +85,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
+        baseline: Any = None,
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
         max_epochs: int = 3,
@@ -118,6 +121,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             missing=missing,
             pooling=pooling,
             token_pooling=token_pooling,
+            baseline=baseline,
             head_init=head_init,
             freeze_encoder=freeze_encoder,
             max_epochs=max_epochs,
@@ -152,6 +156,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        groups: ArrayLike | None = None,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
     ) -> Self:
@@ -166,6 +171,10 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             Labels of at least two classes, or zeros and ones with one column per label.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each text, such as its speaker, patient or author. The texts of a group are
+            on one side of every inner split: of those of the baseline and of the linear probe,
+            and of what early stopping holds out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
             Texts and labels that are scored after each epoch. Early stopping uses this score.
 
@@ -184,9 +193,9 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             If the Hub is needed and cannot be reached.
         """
         task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
-        inputs, labels, weights = self._check_fit(X, y, sample_weight, X_val is not None)
+        data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
         validation = self._check_validation(X_val, y_val)
-        targets = targets_of_labels(labels)
+        targets = targets_of_labels(data.y)
         if self._is_warm():
             if not targets.is_like(self._targets):
                 raise ValueError(
@@ -194,9 +203,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
                     f"y has {targets.names}: set warm_start=False, or use partial_fit."
                 )
             targets = self._targets
-        indices = targets.index(labels)
-        loss_weights = _weigh(targets.class_weights(self.class_weight, indices, weights), weights)
-        return self._fit(task, targets, inputs, indices, weights, validation, loss_weights)
+        return self._fit(task, targets, self._indexed(targets, data), validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -235,21 +242,25 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             In the cases of :meth:`fit`; also if `classes` is missing in the first call or
             differs from it later, if `early_stopping` is set, or if `class_weight` is "balanced".
         """
-        inputs, labels, weights = self._check_fit(X, y, sample_weight)
+        data = self._check_fit(X, y, sample_weight)
         if self.class_weight == "balanced":
             raise ValueError(
                 'class_weight="balanced" is not known from a part of the texts: pass the weights '
                 "as a dict."
             )
         if not hasattr(self, "net_"):
-            targets = targets_of_parts(labels, classes)
+            targets = targets_of_parts(data.y, classes)
         else:
             targets = self._targets
             if classes is not None:
                 targets.check_given(classes)
-        indices = targets.index(labels)
-        loss_weights = _weigh(targets.class_weights(self.class_weight, indices, weights), weights)
-        return self._partial_fit(targets, inputs, indices, loss_weights)
+        return self._partial_fit(targets, self._indexed(targets, data))
+
+    def _indexed(self, targets: ClassTargets, data: Labelled) -> Labelled:
+        """Return the texts with indexed labels, and with weights of their classes."""
+        indices = targets.index(data.y)
+        of_classes = targets.class_weights(self.class_weight, indices, data.weights)
+        return replace(data, y=indices, loss_weights=(of_classes.T * data.weights).T)
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -332,8 +343,3 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         if self._known is not None and self._targets.names_columns:
             tags.estimator_type = None  # scorers would take two columns for two classes
         return tags
-
-
-def _weigh(class_weights: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Multiply the weights of texts with those of their classes, or of their labels' classes."""
-    return (class_weights.T * weights).T

@@ -319,7 +319,7 @@ class LongBertEstimator(BaseLongBert):
                 network_from_checkpoint, folder, dropouts, order, self.pooling, self.freeze_encoder
             )
         )
-        learned = self._learned(net, np.array([], dtype=object))
+        learned = self._learned(net, np.array([], dtype=object), None)
         return self._set_fitted(net, chunker, targets, random_state, learned)
 
 

@@ -18,7 +18,7 @@ from sklearn_longbert._texts.reader import TextReader
 class BaseParameters(TextReader):
     """Parameters of both estimators."""
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: dict[str, Any] = {
         **TextChunker._parameter_constraints,
         "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -28,6 +28,7 @@ class BaseParameters(TextReader):
         "pooling": [StrOptions(set(POOLINGS))],
         "head_init": [StrOptions({"linear_probe", "random"})],
         "freeze_encoder": ["boolean"],
+        "baseline": "no_validation",  # new_baseline checks it
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -57,6 +58,7 @@ class BaseParameters(TextReader):
         missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
+        baseline: Any = None,
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
         max_epochs: int = 3,
@@ -90,6 +92,7 @@ class BaseParameters(TextReader):
         self.missing = missing
         self.pooling = pooling
         self.token_pooling = token_pooling
+        self.baseline = baseline
         self.head_init = head_init
         self.freeze_encoder = freeze_encoder
         self.max_epochs = max_epochs

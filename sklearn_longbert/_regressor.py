@@ -1,5 +1,6 @@
 """LongBertRegressor, which predicts numbers in the caller's unit."""
 
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -53,6 +54,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        groups: ArrayLike | None = None,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
     ) -> Self:
@@ -67,6 +69,10 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each text, such as its speaker, patient or author. The texts of a group are
+            on one side of every inner split: of those of the baseline and of the linear probe,
+            and of what early stopping holds out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
             Texts and targets that are scored after each epoch. Early stopping uses this score.
 
@@ -85,11 +91,11 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
             If the Hub is needed and cannot be reached.
         """
         task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
-        inputs, values, weights = self._check_fit(X, y, sample_weight, X_val is not None)
+        data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
         validation = self._check_validation(X_val, y_val)
-        targets = self._targets if self._is_warm() else Numbers.of(values, weights)
-        values = targets.index(values)
-        return self._fit(task, targets, inputs, values, weights, validation)
+        targets = self._targets if self._is_warm() else Numbers.of(data.y, data.weights)
+        data = replace(data, y=targets.index(data.y))
+        return self._fit(task, targets, data, validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -120,9 +126,9 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         ValueError
             In the cases of :meth:`fit`, and if `early_stopping` is set.
         """
-        inputs, values, weights = self._check_fit(X, y, sample_weight)
-        targets = self._targets if hasattr(self, "net_") else Numbers.of(values, weights)
-        return self._partial_fit(targets, inputs, targets.index(values), weights)
+        data = self._check_fit(X, y, sample_weight)
+        targets = self._targets if hasattr(self, "net_") else Numbers.of(data.y, data.weights)
+        return self._partial_fit(targets, replace(data, y=targets.index(data.y)))
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the predicted target of each text.

@@ -55,6 +55,19 @@ PARAMETERS = {
         sentence-transformers states in its file 1_Pooling/config.json, and the mean where there
         is none. A saved estimator keeps the pooling that its fit has used.""",
     ),
+    "baseline": (
+        '"words", estimator or None',
+        """A model of the raw texts on whose logits the encoder builds, as boosting builds on a
+        base margin. "words" is a linear model of words and punctuation marks, and one of
+        characters, both with their case. Any estimator of texts with `predict_proba` or
+        `decision_function` (of a regressor, `predict`) may stand in its place. What it says of
+        texts that it was not fitted on is added to the logits in training, so the encoder learns
+        what the baseline leaves unexplained. In prediction a baseline that is fitted on all
+        training texts is added. It and the linear probe are scaled, each model by a factor that
+        is not negative, so that the loss of the sum on texts that they were not fitted on is least.
+        A baseline that does not help has no effect. `partial_fit` and `warm_start` keep the
+        baseline of the first fit.""",
+    ),
     "head_init": (
         '{"linear_probe", "random"}',
         """Where the head starts. "random" starts it at random weights, "linear_probe" at a linear
@@ -62,10 +75,8 @@ PARAMETERS = {
         https://arxiv.org/abs/2202.10054). Cross-validation chooses the regularisation of this
         model. With `pooling` "mean" and "attention" it is a model of the mean embeddings of
         texts. With "max" and "logsumexp" it is a model of chunks, fitted to the loss of the
-        pooled logits: it finds a passage that decides even where the mean would hide it. If the
-        encoder is trained, and the loss of a logistic model on the training texts is less than
-        half of the loss of guessing, its logits are shrunk towards guessing until the loss is
-        half. Without a loss the encoder would have nothing to learn from. The first call of
+        pooled logits: it finds a passage that decides even where the mean would hide it. It is
+        scaled so that the loss is least on texts that it was not fitted on. The first call of
         `partial_fit` starts at the linear model of its own texts. A fit with `warm_start` goes
         on from the present head.""",
     ),
@@ -183,6 +194,8 @@ ATTRIBUTES = """chunker_ : TextChunker
         Number of epochs run.
     best_epoch_ : int
         The epoch, counted from 1, whose weights are kept.
+    baseline_ : WordsBaseline, estimator or None
+        The fitted baseline.
     device_ : str
         Device of the network.
     n_chunks_ : ndarray of shape (n_samples,)

@@ -40,6 +40,15 @@ class EstimatorBaseline:
         self.estimator = estimator
         self._targets = targets
 
+    @property
+    def shown(self) -> BaseEstimator:
+        """What the user is shown: the estimator."""
+        return self.estimator
+
+    def unfitted(self) -> Self:
+        """Return a new baseline like this one."""
+        return type(self)(clone(self.estimator))
+
     def fit(
         self,
         texts: Sequence[str],

@@ -62,6 +62,15 @@ class WordsBaseline:
     def __init__(self, models: dict[str, LinearNgrams] | None = None) -> None:
         self.models = {} if models is None else models
 
+    @property
+    def shown(self) -> Self:
+        """What the user is shown: itself."""
+        return self
+
+    def unfitted(self) -> Self:
+        """Return a new baseline like this one."""
+        return type(self)()
+
     def fit(
         self,
         texts: Sequence[str],

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_longbert._encoding.dropout import token_keys
+from sklearn_longbert._targets.scales import scaled_sum
 from sklearn_longbert._texts.documents import ChunkedDocument
 
 TargetsAndWeights = tuple[Tensor, Tensor]
@@ -68,14 +69,18 @@ class ChunkBatch:
     documents : sequence or array of ChunkedDocument
     random_state : RandomState, default=None
         Draws the chunks where ``chunk_selection="random"``.
+    offsets : Tensor of shape (n_documents, n_outputs), default=None
+        Logits of a baseline, which are added to those of the network.
     """
 
     def __init__(
         self,
         documents: Sequence[ChunkedDocument] | NDArray[np.object_],
         random_state: np.random.RandomState | None = None,
+        offsets: Tensor | None = None,
     ) -> None:
         self.documents = documents
+        self.offsets = offsets
         self.layout = documents[0].layout
         bounds = [document.bounds(random_state) for document in documents]
         self.chunk_counts = [len(of_document) for of_document in bounds]
@@ -176,8 +181,8 @@ def in_order(rows: Tensor, numbers: NDArray[np.intp], wanted: NDArray[np.intp]) 
     return rows[torch.from_numpy(position[wanted]).to(rows.device)]
 
 
-class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
-    """Documents with their targets and weights.
+class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]):
+    """Documents with their targets, weights and offsets.
 
     Parameters
     ----------
@@ -187,20 +192,39 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor]]):
     weights : ndarray of shape (n_documents,) or (n_documents, n_outputs)
         Multiply the losses of each document; they are scaled to mean 1, so that the loss of a
         batch is a mean.
+    parts : list of ndarray of shape (n_documents, n_outputs)
+        Logits of each model of a baseline, which was not fitted to these documents; none if there
+        is no baseline. :meth:`offset_by` makes one offset of them.
     """
 
     def __init__(
-        self, documents: NDArray[np.object_], targets: Tensor, weights: NDArray[np.float64]
+        self,
+        documents: NDArray[np.object_],
+        targets: Tensor,
+        weights: NDArray[np.float64],
+        parts: Sequence[NDArray[np.float64]] = (),
     ) -> None:
         self.documents = documents
         self.targets = targets
         self.weights = torch.from_numpy(weights / weights.mean())
+        self.parts = list(parts)
+        self.offsets = torch.zeros(len(documents), 1)
+
+    def offset_by(self, scales: NDArray[np.float64] | None) -> None:
+        """Offset the network's logits by the scaled sum of the parts, if there is a baseline."""
+        if scales is not None:
+            self.offsets = torch.from_numpy(scaled_sum(self.parts, scales)).float()
 
     def __len__(self) -> int:
         return len(self.documents)
 
-    def __getitem__(self, index: int) -> tuple[ChunkedDocument, Tensor, Tensor]:
-        return self.documents[index], self.targets[index], self.weights[index]
+    def __getitem__(self, index: int) -> tuple[ChunkedDocument, Tensor, Tensor, Tensor]:
+        return (
+            self.documents[index],
+            self.targets[index],
+            self.weights[index],
+            self.offsets[index],
+        )
 
 
 class Collate:
@@ -210,18 +234,16 @@ class Collate:
         self.random_state = random_state
 
     def __call__(
-        self, rows: Sequence[tuple[ChunkedDocument, Tensor, Tensor]]
+        self, rows: Sequence[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]
     ) -> tuple[ChunkBatch, TargetsAndWeights]:
-        documents, targets, weights = zip(*rows, strict=True)
-        return ChunkBatch(documents, self.random_state), (
-            torch.stack(targets),
-            torch.stack(weights),
-        )
+        documents, targets, weights, offsets = zip(*rows, strict=True)
+        batch = ChunkBatch(documents, self.random_state, torch.stack(offsets))
+        return batch, (torch.stack(targets), torch.stack(weights))
 
 
 def document_loader(
     dataset: DocumentDataset, batch_size: int, seed: int | None = None
-) -> DataLoader[tuple[ChunkedDocument, Tensor, Tensor]]:
+) -> DataLoader[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]:
     """Return batches of `batch_size` documents: in order, or shuffled if there is a seed."""
     # A DataLoader without a generator draws from torch's global one, even in prediction.
     generator = torch.Generator().manual_seed(seed or 0)

@@ -350,3 +350,26 @@ def check_weights(
         weights = np.ldexp(weights, -int(np.frexp(largest)[1]))
     weights[weights < LEAST_WEIGHT * weights.max()] = 0.0
     return weights
+
+
+def check_groups(groups: ArrayLike | None, n_texts: int) -> NDArray[np.intp] | None:
+    """Return the number of the group of every text, None where there are no groups.
+
+    Raises
+    ------
+    ValueError
+        If there is not one group for each text, or one is missing.
+    """
+    if groups is None:
+        return None
+    given = _as_array(groups, "groups")
+    if given.shape != (n_texts,):
+        raise ValueError(
+            f"groups has shape {given.shape} where {(n_texts,)} is expected: pass one group for "
+            f"each text."
+        )
+    for index, group in enumerate(given.tolist()):
+        if is_missing(group):
+            _raise_missing(group, index, "groups")
+    number_of: dict[Any, int] = {}  # not np.unique: groups need no order
+    return np.array([number_of.setdefault(group, len(number_of)) for group in given.tolist()])

@@ -35,6 +35,8 @@ def fit_scales(
     scales : ndarray of shape (n_parts,)
         A model that does not help has 0. Without rows, the parts are averaged.
     """
+    if not parts:
+        return np.zeros(0)
     logits = np.stack(parts)  # (n_parts, n_rows, n_outputs)
     known = np.isfinite(logits).all(axis=(0, 2))
     scales = np.full(len(logits), 1 / len(logits))

@@ -22,6 +22,13 @@ from sklearn_longbert._texts.unknown import count_characters, warn_of_unknown_to
 Inputs = list[str] | NDArray[np.object_]
 
 
+def texts_of(inputs: Inputs) -> list[str]:
+    """Return the texts of inputs, which may be documents of TextChunker."""
+    if isinstance(inputs, list):
+        return inputs
+    return [document.text for document in inputs]
+
+
 class TextReader(CallbackSupportMixin, Versioned):
     """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 

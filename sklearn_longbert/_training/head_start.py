@@ -1,7 +1,11 @@
 """Start a new head at a linear model of the embeddings of the encoder before training."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, DocumentDataset
@@ -15,41 +19,69 @@ from sklearn_longbert._encoding.passes import (
 )
 from sklearn_longbert._encoding.poolings import POOLINGS
 from sklearn_longbert._targets.base import Probe
+from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
 
-def start_head(
+@dataclass(frozen=True)
+class Start:
+    """How a first training starts.
+
+    Attributes
+    ----------
+    probe : callable or None
+        Fits the linear model of embeddings that the head starts at. None leaves it random.
+    kind : LinearKind
+        The loss at which models are scaled.
+    groups : ndarray of shape (n_documents,) or None
+        Documents of one group are on one side of every inner split.
+    """
+
+    probe: Probe | None
+    kind: LinearKind
+    groups: NDArray[Any] | None
+
+
+def start_network(
     network: LongBertNetwork,
     dataset: DocumentDataset,
-    probe: Probe,
+    start: Start,
     passes: Passes,
     cache: dict[bytes, Tensor] | None,
-) -> None:
-    """Set the head's weights to the linear model that `probe` fits, as far as it can be trusted.
+) -> NDArray[np.float64]:
+    """Start the head at a linear model, and return how far a baseline can be trusted beside it.
 
-    The model is scaled so that the loss of its out-of-fold outputs is least.
+    The linear model and the models of the baseline are scaled so that the loss of the sum of their
+    out-of-fold logits is least.
 
     Parameters
     ----------
     network : LongBertNetwork
         The network, in evaluation mode.
     dataset : DocumentDataset
-    probe : callable
+        The documents, with the out-of-fold logits of the baseline's models.
+    start : Start
     passes : Passes
     cache : dict or None
         Embeddings of chunks by their digests, if there are any.
+
+    Returns
+    -------
+    scales : ndarray of shape (n_models,)
+        The scales of the baseline's models.
     """
-    embeddings = _embeddings_of(network, dataset, passes, cache)
-    with np.errstate(
-        under="ignore"
-    ):  # exponentials of unlikely logits, whatever the caller's state
-        y, weights = dataset.targets.numpy(), dataset.weights.numpy()
-        fitted = probe(embeddings, y, weights)
-        scale = float(fit_scales([fitted.out_of_fold], y, weights, fitted.kind)[0])
+    y, weights = dataset.targets.numpy(), dataset.weights.numpy()
+    with np.errstate(under="ignore"):  # exponentials of unlikely logits
+        if start.probe is None:
+            return fit_scales(dataset.parts, y, weights, start.kind)
+        embeddings = _embeddings_of(network, dataset, passes, cache)
+        fitted = start.probe(embeddings, y, weights, groups=start.groups)
+        scales = fit_scales([fitted.out_of_fold, *dataset.parts], y, weights, start.kind)
     with torch.no_grad():
-        network.head.weight.copy_(torch.from_numpy(scale * fitted.coefficients))
-        network.head.bias.copy_(torch.from_numpy(scale * fitted.intercepts))
+        network.head.weight.copy_(torch.from_numpy(scales[0] * fitted.coefficients))
+        network.head.bias.copy_(torch.from_numpy(scales[0] * fitted.intercepts))
+    return scales[1:]
 
 
 def _embeddings_of(

@@ -5,7 +5,7 @@ net gets no texts and no labels, which the estimators translate for it and for s
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,7 @@ from sklearn_longbert._encoding.passes import (
     training_limits,
 )
 from sklearn_longbert._encoding.progress import Bar
-from sklearn_longbert._targets.base import Probe
+from sklearn_longbert._targets.scales import scaled_sum
 from sklearn_longbert._training.callbacks import (
     KeptEpoch,
     StopTraining,
@@ -50,7 +50,7 @@ from sklearn_longbert._training.gradient_cache import (
     random_states,
     restore,
 )
-from sklearn_longbert._training.head_start import start_head
+from sklearn_longbert._training.head_start import Start, start_network
 from sklearn_longbert._training.scored_net import Naming, ScoredNet
 from sklearn_longbert._training.state import net_state, network_and_settings
 from sklearn_longbert._training.validation import ValidationMonitor
@@ -83,9 +83,10 @@ class LongBertNet(ScoredNet):
     progress : bool
         Whether to show a bar in training.
     monitor : ValidationMonitor or None
-    probe : callable or None
-        Maps the embeddings, targets and weights of the documents to the coefficients and
-        intercepts that a new head starts with.
+    start : Start or None
+        How the first training starts. None starts at the weights of `module`.
+    baseline_scales : ndarray of shape (n_models,) or None
+        Scales of the baseline's models, if they are known before the first training.
     **kwargs : dict
         Parameters of skorch.NeuralNet.
     """
@@ -103,7 +104,8 @@ class LongBertNet(ScoredNet):
         seed: int,
         progress: bool,
         monitor: ValidationMonitor | None = None,
-        probe: Probe | None = None,
+        start: Start | None = None,
+        baseline_scales: NDArray[np.float64] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -124,7 +126,8 @@ class LongBertNet(ScoredNet):
         self.seed = seed
         self.progress = progress
         self.monitor = monitor
-        self.probe = probe
+        self.first_start = start
+        self.baseline_scales = baseline_scales
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
     def train(self, dataset: DocumentDataset, n_epochs: int, naming: Naming | None = None) -> None:
@@ -173,10 +176,13 @@ class LongBertNet(ScoredNet):
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
-            if is_new and self.probe is not None:
+            if is_new and self.first_start is not None:
                 self._set_training(False)
                 passes = self._shown_passes(dataset)
-                start_head(self.module_, dataset, self.probe, passes, self.cache_)
+                scales = start_network(self.module_, dataset, self.first_start, passes, self.cache_)
+                self.baseline_scales = scales if len(scales) else None
+            for each in [dataset] if self.monitor is None else [dataset, self.monitor.dataset]:
+                each.offset_by(self.baseline_scales)
             self.bar_.set_postfix_str("", refresh=False)
             self.bar_.set_description("fit")
             self._set_training(True)
@@ -258,12 +264,21 @@ class LongBertNet(ScoredNet):
         return replace(self._passes, on_pass=show)
 
     def predict_logits(
-        self, documents: NDArray[np.object_], progress: bool = False
+        self,
+        documents: NDArray[np.object_],
+        parts: Sequence[NDArray[Any]] = (),
+        progress: bool = False,
     ) -> NDArray[Any]:
-        """Return the document logits, of shape (n_documents, n_outputs), in their order."""
+        """Return the document logits, of shape (n_documents, n_outputs), in their order.
+
+        `parts` are the logits of the baseline's models, if there is a baseline.
+        """
         self._set_training(False)
+        offsets = None
+        if self.baseline_scales is not None:
+            offsets = torch.from_numpy(scaled_sum(parts, self.baseline_scales)).float()
         with own_modes(self._place):
-            return self.infer(ChunkBatch(documents), progress=progress).numpy()
+            return self.infer(ChunkBatch(documents, offsets=offsets), progress=progress).numpy()
 
     def predict_chunks(
         self, documents: NDArray[np.object_], progress: bool = False
@@ -318,7 +333,8 @@ class LongBertNet(ScoredNet):
         """Return the document logits of a batch, on the CPU."""
         with torch.inference_mode():
             outputs = self._chunk_outputs(x, "predict" if progress else None)
-            return self.module_.pool(outputs, x.chunk_counts)
+            logits = self.module_.pool(outputs, x.chunk_counts)
+            return logits if x.offsets is None else logits + x.offsets
 
     def _chunk_outputs(self, batch: ChunkBatch, progress: str | None) -> Tensor:
         """Return the outputs of each chunk before pooling, on the CPU."""
@@ -361,6 +377,8 @@ class LongBertNet(ScoredNet):
         def loss_of(embeddings: Tensor) -> Tensor:
             outputs = self.module_.chunk_outputs(embeddings)
             logits = self.module_.pool(outputs, chunks.chunk_counts)
+            if chunks.offsets is not None:
+                logits = logits + chunks.offsets.to(logits)
             step["y_pred"] = logits.detach()
             return self.get_loss(logits, targets)
 

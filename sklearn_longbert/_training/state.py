@@ -23,6 +23,7 @@ def net_state(net: Any) -> dict[str, Any]:
         "device": str(net.device),
         "history": [dict(epoch) for epoch in net.history],
         "best_epoch": net.best_epoch_,
+        "baseline_scales": net.baseline_scales,
         "network": network_state(net.module_),
     }
 
@@ -36,5 +37,6 @@ def network_and_settings(state: dict[str, Any]) -> tuple[LongBertNetwork, dict[s
         "device": str(device),
         "warmup_fraction": None,
         "progress": False,
+        "baseline_scales": state["baseline_scales"],
         **state["settings"],
     }

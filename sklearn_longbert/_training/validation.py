@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._training.callbacks import StopTraining
 
+MOST_SPLITS = 100  # of groups, until both parts have texts of each class
 Score = Callable[[Any, NDArray[Any]], float]
 
 
@@ -133,8 +134,12 @@ def _takes_weights(scorer: Any) -> bool:
 
 
 def hold_out(
-    n_texts: int, fraction: float, strata: NDArray[Any] | None, seed: int
-) -> list[NDArray[np.intp]]:
+    n_texts: int,
+    fraction: float,
+    strata: NDArray[Any] | None,
+    groups: NDArray[np.intp] | None,
+    seed: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows that train and those that early stopping holds out.
 
     Parameters
@@ -144,9 +149,14 @@ def hold_out(
         Share of the texts that is held out.
     strata : ndarray of shape (n_texts,) or None
         Classes whose proportions both parts keep.
+    groups : ndarray of shape (n_texts,) or None
+        Groups, none of which is in both parts. The share is then one of groups, and classes are
+        kept as well as groups allow.
     seed : int
     """
     try:
+        if groups is not None:
+            return _hold_out_groups(n_texts, fraction, strata, groups, seed)
         return train_test_split(
             np.arange(n_texts), test_size=fraction, stratify=strata, random_state=seed
         )
@@ -156,3 +166,20 @@ def hold_out(
             f"texts, with some of each class: change it, or pass texts of your own as X_val and "
             f"y_val. ({error})"
         ) from error
+
+
+def _hold_out_groups(
+    n_texts: int,
+    fraction: float,
+    strata: NDArray[Any] | None,
+    groups: NDArray[np.intp],
+    seed: int,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first of several random splits of groups whose parts have all classes, if any."""
+    splits = GroupShuffleSplit(MOST_SPLITS, test_size=fraction, random_state=seed)
+    for rows, others in splits.split(np.arange(n_texts), groups=groups):
+        if strata is None or all(
+            len(np.unique(strata[part])) == len(np.unique(strata)) for part in (rows, others)
+        ):
+            return rows, others
+    raise ValueError(f"{MOST_SPLITS} random splits of the groups left no class in both parts")

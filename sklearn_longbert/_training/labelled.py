@@ -1,0 +1,73 @@
+"""Labelled, the texts that a fit is given with all that belongs to each of them."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+
+from sklearn_longbert._baselines.choose import Baseline
+from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._texts.reader import Inputs, texts_of
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with their targets, weights and groups.
+
+    Attributes
+    ----------
+    inputs : list of str or ndarray of ChunkedDocument
+    y : ndarray of shape (n_texts,) or (n_texts, n_outputs)
+    weights : ndarray of shape (n_texts,)
+    groups : ndarray of int, of shape (n_texts,), or None
+        Texts of one group are on one side of every inner split.
+    loss_weights : ndarray of shape (n_texts,) or (n_texts, n_outputs), default=None
+        Weights in the training loss where they differ from `weights`, such as those of classes.
+    """
+
+    inputs: Inputs
+    y: NDArray[Any]
+    weights: NDArray[np.float64]
+    groups: NDArray[np.intp] | None = None
+    loss_weights: NDArray[np.float64] | None = None
+
+    def select(self, rows: NDArray[np.intp]) -> Self:
+        """Return the texts of these rows."""
+        return type(self)(
+            _safe_indexing(self.inputs, rows),
+            self.y[rows],
+            self.weights[rows],
+            None if self.groups is None else self.groups[rows],
+            None if self.loss_weights is None else self.loss_weights[rows],
+        )
+
+    def dataset(self, documents: NDArray[np.object_], targets: Targets) -> DocumentDataset:
+        """Return the documents of these texts for training; `y` must be indexed."""
+        weights = self.weights if self.loss_weights is None else self.loss_weights
+        return DocumentDataset(documents, targets.to_tensor(self.y), weights)
+
+
+def out_of_fold(
+    baseline: Baseline | None,
+    targets: Targets,
+    data: Labelled,
+    dataset: DocumentDataset,
+    keep: bool = False,
+) -> list[NDArray[np.float64]]:
+    """Fit the baseline, if there is one, and return its out-of-fold logits of each model.
+
+    If `keep`, it is fitted already and stays as it is: models like it are fitted in its place.
+    """
+    if baseline is None:
+        return []
+    fitted = baseline.unfitted() if keep else baseline
+    y, weights = dataset.targets.numpy(), dataset.weights.numpy()
+    return fitted.fit(texts_of(data.inputs), targets, y, weights, data.groups)
+
+
+def parts_of(baseline: Baseline | None, inputs: Inputs) -> list[NDArray[np.float64]]:
+    """Return the logits of each model of a fitted baseline, none if there is none."""
+    return [] if baseline is None else baseline.parts(texts_of(inputs))
