@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.sparse import csr_array, issparse, vstack
 from torch import Tensor
 
 
@@ -100,8 +99,6 @@ class Embeddings:
     @cached_property
     def means(self) -> Floats:
         """Mean embeddings, of shape (n_documents, n_features)."""
-        if issparse(self.rows):
-            return self.rows
         sums = np.add.reduceat(self.rows, self.starts, axis=0, dtype=np.float64)
         return sums / self.counts[:, None]
 
@@ -120,14 +117,6 @@ class Embeddings:
             return replace(self, rows=self.rows[indices], counts=self.counts[indices])
         rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
         return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
-
-    def with_rows(self, rows: NDArray) -> "Embeddings":
-        """Return these documents and, for each of `rows`, one more document of that row."""
-        counts = np.concatenate([self.counts, np.ones(len(rows), dtype=np.intp)])
-        if issparse(self.rows):
-            return replace(self, rows=vstack([self.rows, csr_array(rows)]), counts=counts)
-        rows = np.concatenate([self.rows, rows.astype(self.rows.dtype)])
-        return replace(self, rows=rows, counts=counts)
 
     def outputs(self, linear: Linear) -> Floats:
         """Return the pooled outputs of a linear model, of shape (n_documents, n_outputs)."""

@@ -18,6 +18,8 @@ from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
+LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
+
 
 def start_head(
     network: LongBertNetwork,
@@ -46,7 +48,7 @@ def start_head(
     ):  # exponentials of unlikely logits, whatever the caller's state
         y, weights = dataset.targets.numpy(), dataset.weights.numpy()
         fitted = probe(embeddings, y, weights)
-        scale = float(fit_scales([fitted.out_of_fold], y, weights, fitted.kind)[0])
+        scale = float(fit_scales([fitted.out_of_fold], y, weights, fitted.kind, LEAST_SCALE)[0])
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(scale * fitted.coefficients))
         network.head.bias.copy_(torch.from_numpy(scale * fitted.intercepts))
