@@ -54,7 +54,7 @@ class WordsBaseline:
     ----------
     models : dict of str to LinearNgrams
         "words", which has words, punctuation marks and their pairs, and "characters", which has
-        two to five characters inside of words.
+        two to four characters inside of words and their spaces.
     """
 
     names = tuple(ANALYZERS)

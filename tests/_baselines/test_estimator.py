@@ -176,7 +176,7 @@ def test_weights_reach_the_estimator() -> None:
 def test_weights_are_routed() -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         inner = LogisticRegression().set_fit_request(sample_weight=True)
-        inner.set_score_request(sample_weight=False)
+        inner.set_score_request(sample_weight=True)
         search = GridSearchCV(tfidf(inner), {"logisticregression__C": [1.0]}, cv=2)
         baseline = EstimatorBaseline(search)
         baseline.fit(TEXTS, CLASSES, Y, WEIGHTS)
@@ -291,5 +291,5 @@ def test_without_skops_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch)
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install skops"):
+    with pytest.raises(ImportError, match="pip install sklearn-longbert"):
         fitted.state()

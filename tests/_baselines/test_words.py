@@ -228,6 +228,7 @@ def test_many_texts_are_fitted_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
         few.fit(texts, targets, targets_of, np.ones(300))
         with monkeypatch.context() as patch:
             patch.setattr(sparse_linear, "MOST_DENSE", 100)
+            patch.setattr(sparse_linear, "N_CHOOSING", 100)
             parts = many.fit(texts, targets, targets_of, np.ones(300))
         for one, other, out_of_fold in zip(few.parts(new), many.parts(new), parts, strict=True):
             assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.95
@@ -331,6 +332,14 @@ def test_pandas_output_changes_nothing(fitted: WordsBaseline) -> None:
         again = WordsBaseline()
         again.fit(TEXTS, CLASSES, Y, ONES)
         same_parts(fitted, again)
+
+
+def test_of_too_many_columns_those_of_the_most_texts_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sklearn_longbert._baselines.ngrams.MOST_FEATURES", 2)
+    counts = sparse_linear.csr_array(np.array([[1.0, 1, 0, 1], [1, 0, 1, 1], [1, 1, 0, 1]]))
+    assert TfidfColumns.of(counts).columns.tolist() == [0, 3]
 
 
 def test_columns_that_one_text_has_are_left_out() -> None:
