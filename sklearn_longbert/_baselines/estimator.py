@@ -174,7 +174,8 @@ def _skops() -> Any:
         import skops.io
     except ImportError as error:
         raise ImportError(
-            "To save or load an estimator as a baseline, skops is needed: pip install sklearn-longbert[skops]"
+            "To save or load an estimator as a baseline, skops is needed: "
+            "pip install sklearn-longbert[skops]"
         ) from error
     return skops.io
 
