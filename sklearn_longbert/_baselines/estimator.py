@@ -35,6 +35,7 @@ class EstimatorBaseline:
     """
 
     names = ("baseline",)
+    weighs_classes = False
 
     def __init__(self, estimator: BaseEstimator, targets: Targets | None = None) -> None:
         self.estimator = estimator
@@ -183,7 +184,8 @@ def _skops() -> Any:
         import skops.io
     except ImportError as error:
         raise ImportError(
-            "To save or load an estimator as a baseline, skops is needed: pip install skops"
+            "To save or load an estimator as a baseline, skops is needed: "
+            "pip install sklearn-longbert[skops]"
         ) from error
     return skops.io
 

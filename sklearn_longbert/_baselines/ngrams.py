@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 N_COLUMNS = 2**20
 LEAST_TEXTS = 2  # with an n-gram; what is in one text alone tells nothing of others
+MOST_FEATURES = 100_000  # the n-grams of the most texts
 STRETCH = 2**20  # characters of texts whose n-grams are in memory at a time
 ROW_LENGTH = 20.0  # the features of a row vary together as about 400 standardised ones do
 
@@ -36,7 +37,7 @@ def words(text: str) -> Ngrams:
         before = token
 
 
-def characters(text: str, shortest: int = 2, longest: int = 5) -> Ngrams:
+def characters(text: str, shortest: int = 2, longest: int = 4) -> Ngrams:
     """Yield the stretches of characters of each word, with the space before and behind it."""
     for word in _NO_SPACES.finditer(text):
         padded, place = f" {word.group()} ", word.start()
@@ -108,6 +109,9 @@ class TfidfColumns:
         """Return the columns of the training texts that `counts` are of."""
         n_texts = np.bincount(counts.indices, minlength=counts.shape[1])
         columns = np.flatnonzero(n_texts >= min(LEAST_TEXTS, max(n_texts.max(), 1)))
+        if len(columns) > MOST_FEATURES:
+            most = np.argsort(-n_texts[columns], kind="stable")[:MOST_FEATURES]
+            columns = np.sort(columns[most])
         columns = columns if len(columns) else np.zeros(1, dtype=np.intp)  # without any n-gram
         return cls(columns, TfidfTransformer().fit(counts[:, columns]).idf_)
 

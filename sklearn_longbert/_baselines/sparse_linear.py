@@ -3,7 +3,7 @@
 A linear model with a squared penalty lies in the span of its rows. So of n rows with far more
 columns, the same model is one of n dense features at most, which the eigenvectors of the rows'
 products give: exactly, and some ten times faster. Of more rows than `MOST_DENSE` the penalty is
-chosen on as many of them, and the model is fitted to the sparse rows.
+chosen on `N_CHOOSING` of them, and the model is fitted to the sparse rows.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from sklearn_longbert._targets.linear_models import FoldRows, LinearKind, choose
 from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Penalty
 
 MOST_DENSE = 2000
+N_CHOOSING = 1000
 N_FOLDS_OF_MANY = 3
 NO_CHOICE = 1.0  # the penalty where texts are too few to cross-validate
 
@@ -69,10 +70,10 @@ def fit_ngrams(
         folds = [_dense_fold(counts, fold) for fold in inner_folds(y, groups)]
         penalty, out_of_fold = choose_penalty(folds, y, weights, kind, NO_CHOICE)
         return _fit_dense(counts, y, weights, penalty, kind), out_of_fold
-    some = np.random.RandomState(0).permutation(n_texts)[:MOST_DENSE]
+    some = np.random.RandomState(0).permutation(n_texts)[:N_CHOOSING]
     folds = [_dense_fold(counts[some], fold) for fold in inner_folds(y[some], groups[some])]
     of_some, _ = choose_penalty(folds, y[some], weights[some], kind, NO_CHOICE)
-    penalty = of_some * MOST_DENSE / n_texts  # beside the mean loss, of more texts
+    penalty = of_some * len(some) / n_texts  # beside the mean loss, of more texts
     out_of_fold = np.full((n_texts, kind.n_outputs), np.nan)
     for train, test in inner_folds(y, groups, N_FOLDS_OF_MANY):
         model = _fit_sparse(counts[train], y[train], weights[train], penalty, kind)
@@ -113,6 +114,6 @@ def _fit_sparse(
 ) -> LinearNgrams:
     columns = TfidfColumns.of(counts)
     rows = columns.rows(counts)
-    embeddings = Embeddings(rows, np.ones(rows.shape[0], dtype=np.intp))
+    embeddings = Embeddings(rows.astype(np.float32), np.ones(rows.shape[0], dtype=np.intp))
     coefficients, intercepts = kind.fit(embeddings, y, weights, penalty)
     return LinearNgrams(columns, coefficients.astype(np.float32), intercepts)

@@ -54,10 +54,11 @@ class WordsBaseline:
     ----------
     models : dict of str to LinearNgrams
         "words", which has words, punctuation marks and their pairs, and "characters", which has
-        two to five characters inside of words.
+        two to four characters inside of words and their spaces.
     """
 
     names = tuple(ANALYZERS)
+    weighs_classes = True  # by the weights that it gets
 
     def __init__(self, models: dict[str, LinearNgrams] | None = None) -> None:
         self.models = {} if models is None else models

@@ -1,8 +1,8 @@
 """Kinds of linear models, and the choice of their penalty by cross-validation.
 
 Invariants: the penalty is the one whose weighted loss is least on rows that a model was not fitted
-on; what such models say of these rows is kept; and every class and label has finite coefficients
-and intercepts, even where no row is of it.
+on; what such models say of these rows is kept; and a class or label that no row has is unlikely,
+but not impossible.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +28,6 @@ PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients,
 NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
 MOST_LABELS = 16  # that have a penalty of their own; of more, so many choose one for all
 
-Problem = tuple[Embeddings, NDArray, Floats]  # rows, targets, weights
-
 
 @dataclass(frozen=True)
 class LinearKind:
@@ -44,8 +42,6 @@ class LinearKind:
         Maps them to the derivatives of the losses by the logits, (n_rows, n_outputs).
     solve : callable
         Maps embeddings, targets, weights that sum to 1, and a penalty to a model.
-    complete : callable
-        Adds rows of classes that have none to embeddings, targets and weights.
     weighs_outputs : bool, default=False
         Whether each output has a loss and weights of its own.
     """
@@ -54,7 +50,6 @@ class LinearKind:
     losses: Loss
     slopes: Loss
     solve: Callable[[Embeddings, NDArray, Floats, Penalty], Linear]
-    complete: Callable[[Embeddings, NDArray, Floats], Problem] = lambda *problem: problem
     weighs_outputs: bool = False
 
     def of_outputs(self, weights: NDArray) -> NDArray:
@@ -66,24 +61,17 @@ class LinearKind:
     def fit(self, embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
         """Return the model of these rows, whose weights need not sum to 1."""
         sums = weights.sum(axis=0)
-        weights = weights / np.where(sums == 0, 1.0, sums)
-        return self.solve(*self.complete(embeddings, y, weights), penalty)
+        return self.solve(embeddings, y, weights / np.where(sums == 0, 1.0, sums), penalty)
 
 
 def softmax_model(n: int) -> LinearKind:
     """Return the kind for one of `n` classes."""
-    return LinearKind(
-        n,
-        softmax_losses,
-        softmax_slopes,
-        partial(_fit_softmax, n_outputs=n),
-        partial(_with_all_classes, n=n),
-    )
+    return LinearKind(n, softmax_losses, softmax_slopes, partial(_fit_classes, n=n))
 
 
 def sigmoid_models(n: int) -> LinearKind:
     """Return the kind for `n` labels."""
-    return LinearKind(n, sigmoid_losses, sigmoid_slopes, _fit_sigmoids, _with_both_classes, True)
+    return LinearKind(n, sigmoid_losses, sigmoid_slopes, _fit_labels, True)
 
 
 def square_models(n: int) -> LinearKind:
@@ -179,31 +167,6 @@ def _has_both_classes(y: NDArray, weights: Floats) -> NDArray[np.bool_] | bool:
     return np.logical_and(*((weights * (y == value)).any(axis=0) for value in (0, 1)))
 
 
-def _middle(embeddings: Embeddings, weights: Floats) -> Floats:
-    return np.asarray(weights @ embeddings.means) / weights.sum()
-
-
-def _with_all_classes(embeddings: Embeddings, y: NDArray, weights: Floats, n: int) -> Problem:
-    absent = np.setdiff1d(np.arange(n), y)
-    if len(absent) == 0:
-        return embeddings, y, weights
-    rows = np.tile(_middle(embeddings, weights), (len(absent), 1))
-    weights = np.concatenate([weights, np.full(len(absent), 0.5 / len(weights))])
-    return embeddings.with_rows(rows), np.concatenate([y, absent]), weights / weights.sum()
-
-
-def _with_both_classes(embeddings: Embeddings, y: NDArray, weights: Floats) -> Problem:
-    """Give each label that all documents have, or none, a document of the other class."""
-    lacks = [(weights * (y == value)).sum(axis=0) == 0 for value in (0, 1)]
-    if not np.any(lacks):
-        return embeddings, y, weights
-    rows = np.tile(_middle(embeddings, weights.mean(axis=1)), (2, 1))
-    new_weights = 0.5 / len(weights) * np.array(lacks)  # (2, n_labels)
-    weights = np.concatenate([weights, new_weights])
-    y = np.concatenate([y, np.repeat([[0], [1]], y.shape[1], axis=1)])
-    return embeddings.with_rows(rows), y, weights / weights.sum(axis=0)
-
-
 def softmax_losses(logits: Floats, y: NDArray) -> Floats:
     """Return the cross-entropy of the class of each row."""
     return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
@@ -214,6 +177,24 @@ def softmax_slopes(logits: Floats, y: NDArray) -> Floats:
     slope = softmax(logits, axis=1)
     slope[np.arange(len(y)), y] -= 1
     return slope
+
+
+def _fit_classes(
+    embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty, n: int
+) -> Linear:
+    """Fit a model of `n` classes, of which those without rows have a constant, low output."""
+    present, y = np.unique(y, return_inverse=True)
+    linear = _fit_softmax(embeddings, y.ravel(), weights, penalty, len(present))
+    if len(present) == n:
+        return linear
+    coefficients, intercepts = np.zeros((n, linear[0].shape[1])), np.full(n, -_certainty(weights))
+    coefficients[present], intercepts[present] = linear
+    return coefficients, intercepts
+
+
+def _certainty(weights: Floats) -> float:
+    """Return the logit of what all rows say, if one more row counts for half."""
+    return float(np.log(2 * len(weights)))
 
 
 def _fit_softmax(
@@ -235,6 +216,15 @@ def sigmoid_losses(logits: Floats, y: NDArray) -> Floats:
 def sigmoid_slopes(logits: Floats, y: NDArray) -> Floats:
     """Return the derivatives of :func:`sigmoid_losses`."""
     return expit(logits) - y
+
+
+def _fit_labels(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:
+    """Fit a model of each label, whose output is constant where all rows have it, or none."""
+    never, always = ((weights * (y == value)).sum(axis=0) == 0 for value in (1, 0))
+    are_known = ~(never | always)
+    coefficients, intercepts = _fit_sigmoids(embeddings, y, weights * are_known, penalty)
+    certainty = _certainty(weights)
+    return coefficients, np.select([never, always], [-certainty, certainty], intercepts)
 
 
 def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:

@@ -75,8 +75,7 @@ def classification_probe(
         Indices of classes.
     weights : ndarray of shape (n_documents,)
     n : int
-        Number of classes. A class without documents is given one with the mean embedding and half
-        of the mean weight, so that its coefficients and intercept are finite.
+        Number of classes, of which some may have no documents.
     groups : ndarray of shape (n_documents,) or None
         Documents of one group are on one side of every inner split.
     """

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.sparse import csr_array, issparse, vstack
+from scipy.sparse import issparse
 from torch import Tensor
 
 
@@ -48,6 +48,8 @@ Penalty = float | Floats  # of all outputs, or of each
 Loss = Callable[[Floats, NDArray], Floats]  # from logits and targets
 
 STOP = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-14}  # about as LogisticRegression stops
+# rows of many texts, whose models differ less than their folds do
+STOP_SPARSE = {"maxiter": 40, "gtol": 1e-7, "ftol": 1e-5}
 STOP_POOLED = {
     "maxiter": 100,
     "gtol": 1e-4,
@@ -100,8 +102,6 @@ class Embeddings:
     @cached_property
     def means(self) -> Floats:
         """Mean embeddings, of shape (n_documents, n_features)."""
-        if issparse(self.rows):
-            return self.rows
         sums = np.add.reduceat(self.rows, self.starts, axis=0, dtype=np.float64)
         return sums / self.counts[:, None]
 
@@ -120,14 +120,6 @@ class Embeddings:
             return replace(self, rows=self.rows[indices], counts=self.counts[indices])
         rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
         return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
-
-    def with_rows(self, rows: NDArray) -> "Embeddings":
-        """Return these documents and, for each of `rows`, one more document of that row."""
-        counts = np.concatenate([self.counts, np.ones(len(rows), dtype=np.intp)])
-        if issparse(self.rows):
-            return replace(self, rows=vstack([self.rows, csr_array(rows)]), counts=counts)
-        rows = np.concatenate([self.rows, rows.astype(self.rows.dtype)])
-        return replace(self, rows=rows, counts=counts)
 
     def outputs(self, linear: Linear) -> Floats:
         """Return the pooled outputs of a linear model, of shape (n_documents, n_outputs)."""
@@ -203,6 +195,7 @@ def fit_linear(
             return float(value), np.concatenate([pulls.sum(0), gradient.ravel()])
 
         options = STOP if embeddings.are_rows else STOP_POOLED
+        options = STOP_SPARSE if issparse(embeddings.rows) else options
         flat = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
         if embeddings.are_rows:
             break

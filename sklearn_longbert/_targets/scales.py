@@ -17,7 +17,11 @@ RIDGE = 1e-3  # of the mean square of the scaled sum: keeps scales finite where 
 
 
 def fit_scales(
-    parts: Sequence[Floats], y: NDArray, weights: NDArray, kind: LinearKind
+    parts: Sequence[Floats],
+    y: NDArray,
+    weights: NDArray,
+    kind: LinearKind,
+    least: float | Sequence[float] = 0.0,
 ) -> NDArray[np.float64]:
     """Return the scales at which the weighted loss of the sum of the scaled parts is least.
 
@@ -29,11 +33,13 @@ def fit_scales(
         Targets, as the loss takes them.
     weights : ndarray of shape (n_rows,) or (n_rows, n_outputs)
     kind : LinearKind
+    least : float or sequence of float, default=0
+        The least scale, of all parts or of each.
 
     Returns
     -------
     scales : ndarray of shape (n_parts,)
-        A model that does not help has 0. Without rows, the parts are averaged.
+        A model that does not help has its least scale. Without rows, the parts are averaged.
     """
     if not parts:
         return np.zeros(0)
@@ -53,7 +59,7 @@ def fit_scales(
         slopes = of_outputs * kind.slopes(outputs, y) + ridge
         return float(losses.sum() + (ridge * outputs).sum() / 2), (logits * slopes).sum(axis=(1, 2))
 
-    bounds = [(0.0, None)] * len(scales)
+    bounds = [(bound, None) for bound in np.broadcast_to(least, len(scales))]
     options = {"ftol": 1e-14, "gtol": 1e-8}
     return minimize(
         objective, scales, jac=True, method="L-BFGS-B", bounds=bounds, options=options

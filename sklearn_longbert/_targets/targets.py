@@ -1,9 +1,9 @@
 """Kinds of targets: classes, labels and numbers.
 
 Each kind of target is one class. It knows its names, its number of outputs, its loss and its
-linear probe, how targets become tensors, and how logits become predictions, probabilities and a
-score. Invariant: no other module asks which kind of target it has. A new kind of target is a new
-class here, with an entry in `TARGETS`.
+linear probe, how targets become tensors, how logits become predictions, probabilities and a score,
+and which logits stand for the outputs of another estimator. Invariant: no other module asks which
+kind of target it has. A new kind of target is a new class here, with an entry in `TARGETS`.
 """
 
 from dataclasses import dataclass, fields

@@ -23,6 +23,8 @@ from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
+LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
+
 
 @dataclass(frozen=True)
 class Start:
@@ -77,7 +79,9 @@ def start_network(
             return fit_scales(dataset.parts, y, weights, start.kind)
         embeddings = _embeddings_of(network, dataset, passes, cache)
         fitted = start.probe(embeddings, y, weights, groups=start.groups)
-        scales = fit_scales([fitted.out_of_fold, *dataset.parts], y, weights, start.kind)
+        models = [fitted.out_of_fold, *dataset.parts]
+        least = [LEAST_SCALE, *(0.0 for _ in dataset.parts)]
+        scales = fit_scales(models, y, weights, start.kind, least)
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(scales[0] * fitted.coefficients))
         network.head.bias.copy_(torch.from_numpy(scales[0] * fitted.intercepts))

@@ -64,8 +64,11 @@ def out_of_fold(
     if baseline is None:
         return []
     fitted = baseline.unfitted() if keep else baseline
-    y, weights = dataset.targets.numpy(), dataset.weights.numpy()
-    return fitted.fit(texts_of(data.inputs), targets, y, weights, data.groups)
+    # an estimator of the caller's weighs classes as its own parameters say
+    weights = dataset.weights.numpy() if fitted.weighs_classes else data.weights
+    return fitted.fit(
+        texts_of(data.inputs), targets, dataset.targets.numpy(), weights, data.groups
+    )
 
 
 def parts_of(baseline: Baseline | None, inputs: Inputs) -> list[NDArray[np.float64]]:

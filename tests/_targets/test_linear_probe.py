@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import all_estimators
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
-from sklearn_longbert._targets import linear_probe as module
+from sklearn_longbert._targets import linear_models as module
+from sklearn_longbert._targets.folds import inner_folds
 from sklearn_longbert._targets.linear_probe import (
+    FittedProbe,
+    _rows_of,
     classification_probe,
     multilabel_probe,
     regression_probe,
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings
+from sklearn_longbert._targets.scales import fit_scales
 
 STILL = 1e-30  # a learning rate that no float32 weight can feel
 
@@ -37,8 +41,13 @@ def blobs(n: int = 60, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, n
 whole = Embeddings.of_means
 
 
-def logits_of(linear: tuple[np.ndarray, np.ndarray], X: np.ndarray) -> np.ndarray:
+def logits_of(linear: FittedProbe, X: np.ndarray) -> np.ndarray:
     return X @ linear[0].T + linear[1]
+
+
+def choose(kind: module.LinearKind, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Any:
+    folds = [_rows_of(whole(X), fold) for fold in inner_folds(y)]
+    return module.choose_penalty(folds, y, weights, kind)[0]
 
 
 def test_is_scikit_learns_model_of_scaled_features() -> None:
@@ -64,13 +73,9 @@ def test_the_penalty_is_the_one_that_predicts_best() -> None:
     rng = np.random.RandomState(0)
     noise, y = rng.normal(size=(80, 20)), np.arange(80) % 2
     weights = np.ones(80) / 80
-    fit = partial(module._fit_softmax, n_outputs=2)
-
-    def choose(features: np.ndarray) -> float:
-        return module._choose_penalty(whole(features), y, weights, fit, module._softmax_loss)
-
-    assert choose(noise) == module.PENALTIES.max()
-    assert choose(noise + 9 * y[:, None]) <= 1e-2
+    kind = module.softmax_model(2)
+    assert choose(kind, noise, y, weights) == module.PENALTIES.max()
+    assert choose(kind, noise + 9 * y[:, None], y, weights) <= 1e-2
 
 
 def test_copies_are_weights_and_scale_and_order_do_not_matter() -> None:
@@ -79,7 +84,7 @@ def test_copies_are_weights_and_scale_and_order_do_not_matter() -> None:
     rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), counts))
     weighted = classification_probe(whole(X[counts > 0]), y[counts > 0], counts[counts > 0], 3)
     copied = classification_probe(whole(X[rows]), y[rows], np.full(len(rows), 7.0), 3)
-    for one, other in zip(weighted, copied, strict=True):
+    for one, other in zip(weighted[:2], copied[:2], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
     plain = classification_probe(whole(X), y, np.ones(60), 3)
     assert np.abs(plain[0] - weighted[0]).max() > 1e-3
@@ -97,7 +102,7 @@ def test_copies_are_weights_and_scale_and_order_do_not_matter() -> None:
 def test_rare_and_absent_classes(y: np.ndarray) -> None:
     X = np.random.RandomState(0).normal(size=(8, 3)) + np.eye(8)[:, :3] + y[:, None]
     n = max(y.max() + 1, 2) + 1
-    coefficients, intercepts = classification_probe(whole(X), y, np.ones(8), n)
+    coefficients, intercepts = classification_probe(whole(X), y, np.ones(8), n)[:2]
     assert coefficients.shape == (n, 3)
     assert np.isfinite(coefficients).all()
     assert np.isfinite(intercepts).all()
@@ -119,12 +124,15 @@ def test_one_text_a_class_is_known_but_not_for_certain() -> None:
 
 
 def test_one_text() -> None:
-    coefficients, intercepts = classification_probe(
+    coefficients, intercepts, out_of_fold, _ = classification_probe(
         whole(np.ones((1, 3))), np.array([1]), np.ones(1), 2
     )
+    assert np.isnan(out_of_fold).all()
     assert np.isfinite(coefficients).all()
     assert intercepts[1] > intercepts[0]
-    coefficients, intercepts = regression_probe(whole(np.ones((1, 3))), np.ones((1, 1)), np.ones(1))
+    coefficients, intercepts = regression_probe(
+        whole(np.ones((1, 3))), np.ones((1, 1)), np.ones(1)
+    )[:2]
     np.testing.assert_allclose(intercepts + coefficients.sum(axis=1), [1])
 
 
@@ -153,7 +161,7 @@ def test_copies_are_weights_where_a_class_is_absent() -> None:
     ):
         weighted = probe(whole(X), targets, counts, 4)
         copied = probe(whole(X[copies]), targets[copies], np.ones(len(copies)), 4)
-        for one, other in zip(weighted, copied, strict=True):
+        for one, other in zip(weighted[:2], copied[:2], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
@@ -163,14 +171,9 @@ def test_a_rare_class_counts_by_weight_in_the_choice_of_the_penalty() -> None:
     y = np.arange(120) % 2
     X = rng.normal(size=(120, 20))
     X[:60] += 9 * y[:60, None]
-    fit = partial(module._fit_softmax, n_outputs=2)
-
-    def choose(weights: np.ndarray) -> float:
-        return module._choose_penalty(
-            whole(X), y, weights / weights.sum(), fit, module._softmax_loss
-        )
-
-    assert choose(np.repeat([1e-6, 1.0], 60)) > choose(np.repeat([1.0, 1e-6], 60))
+    kind = module.softmax_model(2)
+    of_noise = choose(kind, X, y, np.repeat([1e-6, 1.0], 60) / 60)
+    assert of_noise > choose(kind, X, y, np.repeat([1.0, 1e-6], 60) / 60)
 
 
 def test_each_label_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +181,7 @@ def test_each_label_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     table = np.column_stack([y == 0, y >= 1, np.zeros(60)]).astype(np.float32)
     weights = np.linspace(1, 2, 60)
     monkeypatch.setattr(module, "PENALTIES", np.array([1e-2]))  # of all labels together
-    coefficients, intercepts = multilabel_probe(whole(X), table, weights, 3)
+    coefficients, intercepts = multilabel_probe(whole(X), table, weights, 3)[:2]
     for column in range(2):
         alone = classification_probe(whole(X), table[:, column].astype(int), weights, 2)
         expected = softmax(logits_of(alone, X), axis=1)[:, 1]
@@ -194,16 +197,14 @@ def test_few_labels_have_a_penalty_each_and_many_share_one() -> None:
     luck = rng.randint(2, size=(80, 20))
     X = noise + 9 * told[:, None]
 
-    def choose(table: np.ndarray) -> Any:
+    def choose_of(table: np.ndarray) -> Any:
         weights = np.ones(table.shape) / 80
-        return module._choose_penalty(
-            whole(X), table, weights, module._fit_sigmoids, module._sigmoid_losses
-        )
+        return choose(module.sigmoid_models(table.shape[1]), X, table, weights)
 
-    of_told, of_luck = choose(np.column_stack([told, luck[:, 0]]))
+    of_told, of_luck = choose_of(np.column_stack([told, luck[:, 0]]))
     assert of_told <= 1e-2
     assert of_luck == module.PENALTIES.max()
-    of_all = choose(np.column_stack([told, luck]))
+    of_all = choose_of(np.column_stack([told, luck]))
     assert np.ndim(of_all) == 0
     assert of_all > of_told
 
@@ -215,9 +216,9 @@ def test_many_labels_are_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "fit_linear", lambda *args: calls.append(args[4]) or fit(*args))
     X, y = blobs()
     table = (np.arange(400)[None] + y[:, None]) % 3 == 0
-    coefficients, _ = multilabel_probe(whole(X), table.astype(int), np.ones(60), 400)
+    coefficients = multilabel_probe(whole(X), table.astype(int), np.ones(60), 400).coefficients
     assert coefficients.shape == (400, 8)
-    assert calls == [module.MOST_LABELS] * 35 + [400]
+    assert calls == [module.MOST_LABELS] * 35 + [400] * 6
 
 
 def test_no_estimator_of_scikit_learn_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +228,9 @@ def test_no_estimator_of_scikit_learn_is_fitted(monkeypatch: pytest.MonkeyPatch)
         if "fit" in vars(cls):
             monkeypatch.setattr(cls, "fit", lambda self, *_, name=name, **__: fitted.append(name))
     X, y = blobs()
-    classification_probe(whole(X), y, np.ones(60), 3, shrink=True)
+    classification_probe(whole(X), y, np.ones(60), 3)
     classification_probe(whole(X), y % 2, np.ones(60), 2)
-    multilabel_probe(whole(X), np.eye(3)[y], np.ones(60), 3, shrink=True)
+    multilabel_probe(whole(X), np.eye(3)[y], np.ones(60), 3)
     regression_probe(whole(X), y[:, None] * 1.0, np.ones(60))
     assert fitted == []
 
@@ -239,49 +240,65 @@ def test_regression_recovers_a_line() -> None:
     X = rng.normal(size=(200, 4)) * [1, 10, 0.1, 1]
     true = rng.normal(size=(2, 4))
     y = X @ true.T + [1, -2] + 1e-3 * rng.normal(size=(200, 2))
-    coefficients, intercepts = regression_probe(whole(X), y, np.ones(200))
+    coefficients, intercepts = regression_probe(whole(X), y, np.ones(200))[:2]
     np.testing.assert_allclose(coefficients, true, atol=1e-2)
     np.testing.assert_allclose(intercepts, [1, -2], atol=1e-2)
 
 
-def cross_entropy(linear: tuple[np.ndarray, np.ndarray], X: np.ndarray, y: np.ndarray) -> float:
-    return -log_softmax(logits_of(linear, X), axis=1)[np.arange(len(y)), y].mean()
-
-
-def test_shrunk_logits_leave_half_of_the_loss_of_guessing() -> None:
-    X, _ = blobs()
-    y = np.repeat([0, 1, 2], [40, 15, 5])
-    X[:, 0] += 20 * y
-    full = classification_probe(whole(X), y, np.ones(60), 3)
-    shrunk = classification_probe(whole(X), y, np.ones(60), 3, shrink=True)
-    shares = np.array([40, 15, 5]) / 60
-    guessing = -(shares * np.log(shares)).sum()
-    assert cross_entropy(full, X, y) < 0.3 * guessing
-    assert cross_entropy(shrunk, X, y) == pytest.approx(0.5 * guessing, rel=1e-6)
-    # logits move on straight lines, from those of guessing to those of the model
-    guess = np.log(shares) - np.log(shares).mean()
-    moved = (logits_of(shrunk, X) - guess) / (logits_of(full, X) - guess)
-    np.testing.assert_allclose(moved, moved[0, 0], rtol=1e-6)
-
-
-def test_each_label_is_shrunk_by_itself() -> None:
+def test_out_of_fold_logits_are_of_models_without_the_text() -> None:
+    """Refitted by hand, with the penalty that the whole probe has chosen."""
     X, y = blobs()
-    X[:, 0] += 20 * y
-    table = np.column_stack([y == 0, y == 2]).astype(np.float32)
-    linear = multilabel_probe(whole(X), table, np.ones(60), 2, shrink=True)
-    logits = logits_of(linear, X)
-    guessing = -(np.log(1 / 3) + 2 * np.log(2 / 3)) / 3
-    losses = -np.log(np.where(table == 1, expit(logits), expit(-logits))).mean(axis=0)
-    np.testing.assert_allclose(losses, 0.5 * guessing, rtol=1e-6)
+    probe = classification_probe(whole(X), y, np.ones(60), 3)
+    order = np.lexsort([y, *X.T[::-1]])  # documents are sorted by content
+    assert np.isfinite(probe.out_of_fold).all()
+    center, spread = X.mean(axis=0), np.sqrt(X.var(axis=0) + 1e-4 * X.var(axis=0).mean())
+    Z, y = ((X - center) / spread)[order], y[order]
+    weights = np.full(60, 1 / 60)
+    penalty = choose(module.softmax_model(3), Z, y, weights)
+    for train, test in inner_folds(y):
+        model = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000)
+        model.fit(Z[train], y[train], sample_weight=np.full(len(train), 1 / len(train)))
+        ours = softmax(probe.out_of_fold[order][test], axis=1)
+        np.testing.assert_allclose(ours, model.predict_proba(Z[test]), atol=2e-3)
 
 
-def test_what_has_a_loss_to_learn_from_is_not_shrunk() -> None:
-    X, y = np.random.RandomState(0).normal(size=(90, 4)), np.arange(90) % 3
-    full, shrunk = (
-        classification_probe(whole(X), y, np.ones(90), 3, shrink=s) for s in (False, True)
+def test_out_of_fold_logits_are_in_the_callers_order_and_the_same_for_copies() -> None:
+    X, y = blobs()
+    rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), 2))
+    once = classification_probe(whole(X), y, np.ones(60), 3).out_of_fold
+    twice = classification_probe(whole(X[rows]), y[rows], np.ones(120), 3).out_of_fold
+    np.testing.assert_allclose(twice, once[rows], rtol=1e-6, atol=1e-9)
+
+
+def test_groups_are_on_one_side_of_every_split() -> None:
+    """Where a feature tells the group, and the group the class, only splits by group are honest."""
+    rng = np.random.RandomState(0)
+    groups = np.arange(80) // 4
+    y = rng.permutation(np.arange(20) % 2)[groups]
+    X = np.column_stack([np.eye(20)[groups] * 5, rng.normal(size=(80, 3))])
+    for probe, targets in (
+        (partial(classification_probe, n=2), y),
+        (partial(multilabel_probe, n=2), np.eye(2)[y]),
+    ):
+        leaky, honest = (
+            probe(whole(X), targets, np.ones(80), groups=g).out_of_fold.argmax(axis=1) == y
+            for g in (None, groups)
+        )
+        assert leaky.mean() > 0.95
+        assert honest.mean() < 0.7
+    leaky, honest = (
+        ((regression_probe(whole(X), y[:, None] - 0.5, np.ones(80), g).out_of_fold[:, 0] > 0) == y)
+        for g in (None, groups)
     )
-    for one, other in zip(full, shrunk, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert leaky.mean() > 0.95
+    assert honest.mean() < 0.7
+
+
+def test_of_one_group_nothing_is_out_of_fold() -> None:
+    X, y = blobs()
+    probe = classification_probe(whole(X), y, np.ones(60), 3, groups=np.zeros(60))
+    assert np.isnan(probe.out_of_fold).all()
+    assert np.isfinite(probe.coefficients).all()
 
 
 # In the estimators, on real texts with the real encoder
@@ -314,11 +331,10 @@ def test_the_pooled_head_is_the_linear_model_of_mean_embeddings(
     model = LongBertClassifier(pooling=pooling, freeze_encoder=freeze_encoder, **real).fit(X, y)
     assert model.n_chunks_.min() > 1
     indices = np.searchsorted(model.classes_, y)
-    linear = classification_probe(
-        whole(embeddings), indices, np.ones(24), len(model.classes_), shrink=not freeze_encoder
-    )
+    linear = classification_probe(whole(embeddings), indices, np.ones(24), len(model.classes_))
+    scale = fit_scales([linear.out_of_fold], indices, np.ones(24), linear.kind)
     np.testing.assert_allclose(
-        model.decision_function(X), logits_of(linear, embeddings), rtol=1e-3, atol=1e-3
+        model.decision_function(X), scale * logits_of(linear, embeddings), rtol=1e-3, atol=1e-3
     )
 
 

@@ -21,8 +21,10 @@ from sklearn_longbert import LongBertClassifier, LongBertRegressor
 from sklearn_longbert._encoding.batches import ChunkBatch
 from sklearn_longbert._encoding.passes import encode_chunks
 from sklearn_longbert._encoding.poolings import POOLINGS, Pooling, pool_documents
+from sklearn_longbert._targets import linear_models as models
 from sklearn_longbert._targets import linear_probe as probes
 from sklearn_longbert._targets.pooled_linear import Embeddings
+from sklearn_longbert._targets.scales import fit_scales
 
 POOLED = ["max", "logsumexp"]
 
@@ -66,24 +68,24 @@ def test_with_one_chunk_a_document_it_is_the_ordinary_linear_model(
     weights = np.linspace(1, 2, 60) / 90
     documents = Embeddings(X, np.ones(60, dtype=np.intp), POOLINGS[pooling])
     monkeypatch.setattr(Embeddings, "are_rows", False)
-    coefficients, intercepts = probes._fit_softmax(documents, y, weights, 0.1, n_outputs=3)
+    coefficients, intercepts = models._fit_softmax(documents, y, weights, 0.1, n_outputs=3)
     model = LogisticRegression(C=10, tol=1e-8).fit(X, y, sample_weight=weights)
     ours = softmax(X @ coefficients.T + intercepts, axis=1)
     np.testing.assert_allclose(ours, model.predict_proba(X), atol=2e-3)
-    coefficients, intercepts = probes._fit_sigmoids(
+    coefficients, intercepts = models._fit_sigmoids(
         documents, (y == 1)[:, None], weights[:, None], 0.1
     )
     model = LogisticRegression(C=10, tol=1e-8).fit(X, y == 1, sample_weight=weights)
     np.testing.assert_allclose(
         X @ coefficients[0] + intercepts, model.decision_function(X), atol=1e-2
     )
-    coefficients, intercepts = probes._fit_softmax(
+    coefficients, intercepts = models._fit_softmax(
         documents, (y == 1).astype(int), weights, 0.1, n_outputs=2
     )
     logits = X @ coefficients.T + intercepts
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], model.decision_function(X), atol=1e-2)
     targets = np.column_stack([y, X[:, 1]])
-    coefficients, intercepts = probes._fit_squares(documents, targets, weights, 0.1)
+    coefficients, intercepts = models._fit_squares(documents, targets, weights, 0.1)
     ridge = Ridge(alpha=0.1).fit(X, targets, sample_weight=weights)
     np.testing.assert_allclose(X @ coefficients.T + intercepts, ridge.predict(X), atol=2e-2)
 
@@ -105,16 +107,14 @@ def test_finds_the_chunk_that_decides(pooling: str) -> None:
     rows, counts, y = hidden(200, 0)
     documents = Embeddings(rows, counts, POOLINGS[pooling])
     linear = probes.classification_probe(documents, y, np.ones(200), 2)
-    shrunk = probes.classification_probe(documents, y, np.ones(200), 2, shrink=True)
     new_rows, new_counts, new_y = hidden(400, 1)
     new = Embeddings(new_rows, new_counts, POOLINGS[pooling])
-    found = (new.outputs(linear).argmax(axis=1) == new_y).mean()
+    found = (new.outputs(linear[:2]).argmax(axis=1) == new_y).mean()
     assert found > 0.95
-    loss = probes._softmax_loss
-    assert loss(documents.outputs(linear), y).mean() < 0.3 * np.log(2)
-    assert loss(documents.outputs(shrunk), y).mean() == pytest.approx(0.5 * np.log(2), rel=1e-6)
+    loss = models.softmax_losses
+    assert loss(documents.outputs(linear[:2]), y).mean() < 0.3 * np.log(2)
     of_means = probes.classification_probe(Embeddings.of_means(documents.means), y, np.ones(200), 2)
-    assert (new.outputs(of_means).argmax(axis=1) == new_y).mean() < found
+    assert (new.outputs(of_means[:2]).argmax(axis=1) == new_y).mean() < found
 
 
 def test_max_is_found_from_logsumexp_where_it_is_not_alone() -> None:
@@ -123,7 +123,7 @@ def test_max_is_found_from_logsumexp_where_it_is_not_alone() -> None:
 
     def accuracy(pooling: Pooling) -> float:
         linear = probes.classification_probe(Embeddings(rows, counts, pooling), y, np.ones(60), 2)
-        outputs = Embeddings(new_rows, new_counts, pooling).outputs(linear)
+        outputs = Embeddings(new_rows, new_counts, pooling).outputs(linear[:2])
         return float((outputs.argmax(axis=1) == new_y).mean())
 
     alone = replace(POOLINGS["max"], smooth=None)
@@ -136,11 +136,11 @@ def test_other_targets_too(pooling: str) -> None:
     documents = Embeddings(rows, counts, POOLINGS[pooling])
     table = np.column_stack([y, np.zeros(200)])
     linear = probes.multilabel_probe(documents, table, np.ones((200, 2)), 2)
-    outputs = documents.outputs(linear)
+    outputs = documents.outputs(linear[:2])
     assert ((outputs[:, 0] > 0) == y).mean() > 0.95
     assert (outputs[:, 1] < 0).all()
     linear = probes.regression_probe(documents, y[:, None] * 2.0 - 1, np.ones(200))
-    assert ((documents.outputs(linear)[:, 0] > 0) == y).mean() > 0.9
+    assert ((documents.outputs(linear[:2])[:, 0] > 0) == y).mean() > 0.9
 
 
 @pytest.mark.parametrize("pooling", POOLED)
@@ -152,7 +152,7 @@ def test_copies_are_weights(pooling: str) -> None:
     fit = partial(probes.classification_probe, n=2)
     weighted = fit(documents, y, times)
     copied = fit(documents.select(copies), y[copies], np.ones(len(copies)))
-    for one, other in zip(weighted, copied, strict=True):
+    for one, other in zip(weighted[:2], copied[:2], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
@@ -160,7 +160,7 @@ def test_copies_are_weights(pooling: str) -> None:
 def test_a_class_without_documents(pooling: str) -> None:
     rows, counts, y = hidden(40, 0, n_chunks=3)
     documents = Embeddings(rows, counts, POOLINGS[pooling])
-    coefficients, intercepts = probes.classification_probe(documents, y, np.ones(40), 3)
+    coefficients, intercepts = probes.classification_probe(documents, y, np.ones(40), 3)[:2]
     assert coefficients.shape == (3, 12)
     assert np.isfinite(coefficients).all()
     assert (documents.outputs((coefficients, intercepts)).argmax(axis=1) < 2).all()
@@ -186,16 +186,13 @@ def test_is_where_the_head_starts(
     batch = ChunkBatch(model.chunker_.transform(X))
     embeddings = encode_chunks(model.net_.module_, batch, model.net_._passes).numpy()
     documents = Embeddings(embeddings, np.array(batch.chunk_counts), POOLINGS[pooling])
-    linear = probes.classification_probe(
-        documents,
-        np.searchsorted(model.classes_, labels),
-        np.ones(24),
-        len(model.classes_),
-        shrink=not freeze_encoder,
-    )
+    y = np.searchsorted(model.classes_, labels)
+    linear = probes.classification_probe(documents, y, np.ones(24), len(model.classes_))
+    scale = float(fit_scales([linear.out_of_fold], y, np.ones(24), linear.kind)[0])
+    scaled = (scale * linear.coefficients, scale * linear.intercepts)
     np.testing.assert_allclose(
         softmax(model.decision_function(X), axis=1),
-        softmax(documents.outputs(linear), axis=1),
+        softmax(documents.outputs(scaled), axis=1),
         atol=1e-3,
     )
     numbers = np.array([len(text) for text in X], dtype=float)

@@ -1,0 +1,295 @@
+"""Pins baselines of the caller's own: any estimator of raw texts, and clear errors for others."""
+
+import builtins
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn
+from scipy.special import logit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import SVC, LinearSVC
+
+from sklearn_longbert._baselines.choose import (
+    baseline_from_state,
+    baseline_state,
+    new_baseline,
+)
+from sklearn_longbert._baselines.estimator import EstimatorBaseline
+from sklearn_longbert._baselines.words import WordsBaseline
+from sklearn_longbert._targets.folds import inner_folds
+from sklearn_longbert._targets.targets import LEAST_PROBABILITY, Classes, Labels, Numbers, Targets
+
+WORDS = [f"{first}{second}" for first in "bdfkmn" for second in "aeiou"]
+CLASSES = Classes(np.array(["x", "y", "z"]))
+BINARY = Classes(np.array([False, True]))
+Y = np.arange(45) % 3
+ONES = np.ones(45)
+RNG = np.random.RandomState(0)
+TEXTS = [" ".join(RNG.choice(WORDS[8 * kind : 8 * kind + 14], 12)) for kind in Y]
+NEW = TEXTS[::-2]
+
+
+def tfidf(model: BaseEstimator) -> Pipeline:
+    return make_pipeline(TfidfVectorizer(), model)
+
+
+def test_probabilities_become_logarithms() -> None:
+    model = tfidf(LogisticRegression())
+    baseline = EstimatorBaseline(model)
+    (out_of_fold,) = baseline.fit(TEXTS, CLASSES, Y, ONES)
+    names = CLASSES.classes[Y]
+    for train, test in inner_folds(Y):
+        texts = [TEXTS[index] for index in train]
+        expected = clone(model).fit(texts, names[train])
+        np.testing.assert_allclose(
+            out_of_fold[test],
+            expected.predict_log_proba([TEXTS[index] for index in test]),
+            rtol=1e-6,
+        )
+    whole = clone(model).fit(TEXTS, names)
+    np.testing.assert_allclose(baseline.parts(NEW)[0], whole.predict_log_proba(NEW), rtol=1e-6)
+    assert not hasattr(model[0], "vocabulary_")
+    assert baseline.occurrences("text") is None
+
+
+def test_decisions_are_logits() -> None:
+    baseline = EstimatorBaseline(tfidf(LinearSVC()))
+    baseline.fit(TEXTS, CLASSES, Y, ONES)
+    decisions = baseline.estimator.decision_function(NEW)
+    np.testing.assert_array_equal(baseline.parts(NEW)[0], decisions)
+    baseline = EstimatorBaseline(tfidf(LinearSVC()))
+    baseline.fit(TEXTS, BINARY, (Y > 0).astype(int), ONES)
+    (logits,) = baseline.parts(NEW)
+    decisions = baseline.estimator.decision_function(NEW)
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], decisions)
+    assert baseline.estimator.classes_.tolist() == [False, True]
+
+
+def test_classes_that_a_fold_lacks_are_unlikely() -> None:
+    """All texts of class z are of one author, so a fold is trained without any."""
+    groups = np.where(Y == 2, 5, np.arange(45) % 4)
+    groups[:2] = 5
+    for model, lowest in (
+        (LogisticRegression(), np.log(LEAST_PROBABILITY)),
+        (LinearSVC(), None),
+    ):
+        (logits,) = EstimatorBaseline(tfidf(model)).fit(TEXTS, CLASSES, Y, ONES, groups)
+        assert np.isnan(logits[Y == 2]).all()
+        without = logits[:2]
+        assert (without.argmax(axis=1) < 2).all()
+        np.testing.assert_allclose(
+            without[:, 2], without[:, :2].min(axis=1) if lowest is None else lowest
+        )
+
+
+def test_a_fold_of_one_class_is_left_out() -> None:
+    y, groups = np.array([0, 0, 0, 1, 1, 0]), np.array([0, 0, 1, 2, 2, 2])
+    model = EstimatorBaseline(tfidf(LogisticRegression()))
+    (logits,) = model.fit(TEXTS[:6], BINARY, y, np.ones(6), groups)
+    assert np.isfinite(logits[:3]).all()
+    assert np.isnan(logits[3:]).all()
+
+
+def test_impossible_probabilities_are_clipped() -> None:
+    baseline = EstimatorBaseline(tfidf(KNeighborsClassifier(1)))
+    (logits,) = baseline.fit(TEXTS, CLASSES, Y, ONES)
+    assert set(np.round(np.unique(logits), 6)) == {0.0, np.round(np.log(LEAST_PROBABILITY), 6)}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [OneVsRestClassifier(LogisticRegression()), RandomForestClassifier(20, random_state=0)],
+    ids=["matrix", "list"],
+)
+def test_labels(model: BaseEstimator) -> None:
+    table = np.column_stack([Y == 0, Y >= 1]).astype(np.float32)
+    baseline = EstimatorBaseline(tfidf(model))
+    (logits,) = baseline.fit(TEXTS, Labels(np.arange(2)), table, np.ones((45, 2)))
+    assert ((logits > 0) == table).mean() > 0.8
+    probabilities = baseline.estimator.predict_proba(NEW)
+    if isinstance(probabilities, list):
+        probabilities = np.column_stack([of_label[:, 1] for of_label in probabilities])
+    clipped = np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    np.testing.assert_allclose(baseline.parts(NEW)[0], logit(clipped))
+
+
+def test_a_label_that_all_texts_have_or_none() -> None:
+    table = np.column_stack([Y == 0, Y < 3, Y > 3]).astype(float)
+    baseline = EstimatorBaseline(tfidf(RandomForestClassifier(5, random_state=0)))
+    (logits,) = baseline.fit(TEXTS, Labels(np.arange(3)), table, ONES)
+    np.testing.assert_allclose(logits[:, 1], logit(1 - LEAST_PROBABILITY))
+    np.testing.assert_allclose(logits[:, 2], logit(LEAST_PROBABILITY))
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_numbers_are_standardised(n_targets: int) -> None:
+    values = np.column_stack([Y * 10.0 + 100, -Y * 1.0])[:, :n_targets].squeeze()
+    targets = Numbers.of(values, ONES)
+    baseline = EstimatorBaseline(tfidf(Ridge()))
+    (logits,) = baseline.fit(TEXTS, targets, targets.to_tensor(values).numpy(), ONES)
+    assert logits.shape == (45, n_targets)
+    expected = tfidf(Ridge()).fit(TEXTS, values).predict(NEW)
+    np.testing.assert_allclose(targets.predictions(baseline.parts(NEW)[0]), expected, rtol=1e-6)
+
+
+WEIGHTS = np.where(Y == 0, 20.0, 1.0)
+
+
+class OwnClassifier(ClassifierMixin, BaseEstimator):
+    """Takes weights by itself, and keeps them."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "OwnClassifier":
+        self.classes_, self.weights_ = np.unique(y), sample_weight
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+
+def test_weights_reach_the_estimator() -> None:
+    baseline = EstimatorBaseline(OwnClassifier())
+    baseline.fit(TEXTS, CLASSES, Y, WEIGHTS)
+    np.testing.assert_array_equal(baseline.estimator.weights_, WEIGHTS)
+    baseline.fit(TEXTS, CLASSES, Y, ONES * 3)  # of equal weights nothing is said
+    assert baseline.estimator.weights_ is None
+    baseline = EstimatorBaseline(tfidf(LogisticRegression()))
+    baseline.fit(TEXTS, CLASSES, Y, WEIGHTS)
+    expected = tfidf(LogisticRegression()).fit(
+        TEXTS, CLASSES.classes[Y], logisticregression__sample_weight=WEIGHTS
+    )
+    np.testing.assert_allclose(
+        baseline.parts(NEW)[0], expected.predict_log_proba(NEW), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_weights_are_routed() -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        inner = LogisticRegression().set_fit_request(sample_weight=True)
+        inner.set_score_request(sample_weight=True)
+        search = GridSearchCV(tfidf(inner), {"logisticregression__C": [1.0]}, cv=2)
+        baseline = EstimatorBaseline(search)
+        baseline.fit(TEXTS, CLASSES, Y, WEIGHTS)
+    expected = tfidf(LogisticRegression()).fit(
+        TEXTS, CLASSES.classes[Y], logisticregression__sample_weight=WEIGHTS
+    )
+    np.testing.assert_allclose(
+        baseline.parts(NEW)[0], expected.predict_log_proba(NEW), rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [tfidf(KNeighborsClassifier()), GridSearchCV(tfidf(LogisticRegression()), {}, cv=2)],
+    ids=["none", "meta"],
+)
+def test_an_estimator_without_weights_is_refused(model: BaseEstimator) -> None:
+    with pytest.raises(ValueError, match=f"baseline={type(model).__name__} takes no sample_weight"):
+        EstimatorBaseline(model).fit(TEXTS, CLASSES, Y, WEIGHTS)
+    EstimatorBaseline(model).fit(TEXTS, CLASSES, Y, ONES)
+
+
+def test_groups_are_on_one_side() -> None:
+    rng = np.random.RandomState(0)
+    authors = np.arange(60) // 5
+    y = rng.permutation(np.arange(12) % 2)[authors]
+    texts = [f"author{author} " * 3 + " ".join(rng.choice(WORDS, 8)) for author in authors]
+    leaky, honest = (
+        EstimatorBaseline(tfidf(LogisticRegression())).fit(texts, BINARY, y, np.ones(60), groups)[0]
+        for groups in (None, authors)
+    )
+    assert (leaky.argmax(axis=1) == y).mean() > 0.95
+    assert (honest.argmax(axis=1) == y).mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("baseline", "targets", "error", "message"),
+    [
+        ("tfidf", CLASSES, ValueError, "baseline='tfidf' where None, 'words' or an estimator"),
+        (LogisticRegression, CLASSES, TypeError, r"pass LogisticRegression\(\)"),
+        (3, CLASSES, TypeError, "baseline=3 .* lacks fit"),
+        (TfidfVectorizer(), CLASSES, TypeError, "TfidfVectorizer has no predict_proba or decision"),
+        (Ridge(), CLASSES, TypeError, "baseline=Ridge has no predict_proba"),
+        (CountVectorizer(), Numbers.of(ONES, ONES), TypeError, "has no predict:"),
+        (LogisticRegression(), Numbers.of(ONES, ONES), TypeError, "is a classifier where"),
+    ],
+)
+def test_what_is_no_baseline_is_refused_by_name(
+    baseline: Any, targets: Targets, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        new_baseline(baseline, targets)
+
+
+def test_what_is_a_baseline() -> None:
+    assert new_baseline(None, CLASSES) is None
+    assert isinstance(new_baseline("words", CLASSES), WordsBaseline)
+    assert isinstance(new_baseline(tfidf(SVC()), CLASSES), EstimatorBaseline)
+    assert isinstance(new_baseline(tfidf(Ridge()), Numbers.of(ONES, ONES)), EstimatorBaseline)
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    model = tfidf(SVC(decision_function_shape="ovo"))
+    four = Classes(np.arange(4))
+    with pytest.raises(
+        ValueError, match=r"decision_function of baseline=Pipeline .* shape \(\d, 6\)"
+    ):
+        EstimatorBaseline(model).fit(TEXTS, four, np.arange(45) % 4, ONES)
+
+
+@pytest.mark.parametrize("baseline", ["words", tfidf(LogisticRegression())], ids=["words", "own"])
+def test_state_and_copies(baseline: Any) -> None:
+    fitted = new_baseline(baseline, CLASSES)
+    assert fitted is not None
+    fitted.fit(TEXTS, CLASSES, Y, ONES)
+    state = baseline_state(fitted)
+    assert all(isinstance(value, np.ndarray | int | str) for value in state.values())
+    for other in (
+        baseline_from_state(state, CLASSES),
+        pickle.loads(pickle.dumps(fitted)),
+        copy.deepcopy(fitted),
+    ):
+        assert repr(other) == repr(fitted)
+        for one, two in zip(fitted.parts(NEW), other.parts(NEW), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_what_skops_does_not_trust_is_refused_by_name() -> None:
+    fitted = EstimatorBaseline(OwnClassifier())
+    fitted.fit(TEXTS, CLASSES, Y, ONES)
+    with pytest.raises(
+        TypeError, match=r"baseline=OwnClassifier holds .*OwnClassifier, which skops"
+    ):
+        fitted.state()
+
+
+def test_wrong_states() -> None:
+    with pytest.raises(ValueError, match="unknown kind of baseline 'trees'"):
+        baseline_from_state({"kind": "trees"}, CLASSES)
+    with pytest.raises(ValueError, match="lacks its estimator"):
+        baseline_from_state({"kind": "estimator"}, CLASSES)
+
+
+def test_without_skops_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = EstimatorBaseline(DummyClassifier())
+    fitted.fit(TEXTS, CLASSES, Y, ONES)
+    real_import = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("skops"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="pip install sklearn-longbert"):
+        fitted.state()
