@@ -28,7 +28,7 @@ from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
-from sklearn_longbert._texts.reader import Inputs, TextReader
+from sklearn_longbert._texts.reader import ChunkedValidation, Inputs, TextReader, Validation
 from sklearn_longbert._training.callbacks import (
     TaskReporter,
     ValidationMonitor,
@@ -38,7 +38,6 @@ from sklearn_longbert._training.callbacks import (
 )
 from sklearn_longbert._training.net import DivergedError, LongBertNet
 
-Validation = tuple[Inputs, NDArray[Any]]
 FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow from them
     "net_",
     "chunker_",
@@ -210,10 +209,8 @@ class BaseLongBert(TextReader):
             self._forget_fit()
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(inputs)
-        documents = self._chunk_to_train(inputs, chunker)
-        rows, held_out = self._hold_out(
-            targets, documents, y, weights, validation, chunker, random_state
-        )
+        documents, chunked = self._chunk_to_train(inputs, validation, chunker)
+        rows, held_out = self._hold_out(targets, documents, y, weights, chunked, random_state)
         loss_weights = weights if loss_weights is None else loss_weights
         training = DocumentDataset(documents[rows], targets.to_tensor(y[rows]), loss_weights[rows])
         net = self._make_net(chunker, targets, random_state, held_out, previous)
@@ -244,8 +241,7 @@ class BaseLongBert(TextReader):
         documents: NDArray[np.object_],
         y: NDArray[Any],
         weights: NDArray[np.float64],
-        validation: Validation | None,
-        chunker: TextChunker,
+        validation: ChunkedValidation | None,
         random_state: np.random.RandomState,
     ) -> tuple[NDArray[np.intp] | slice, DocumentDataset | None]:
         """Return the rows that train, and the texts that are scored after each epoch."""
@@ -253,7 +249,7 @@ class BaseLongBert(TextReader):
             return slice(None), None
         if validation is not None:
             rows: NDArray[np.intp] | slice = slice(None)
-            held_out, y = self._chunk(validation[0], chunker, "X_val"), validation[1]
+            held_out, y = validation
             weights = np.ones(len(y))
         else:
             seed = _draw_seed(random_state)

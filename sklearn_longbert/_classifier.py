@@ -15,7 +15,7 @@ from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.base import ClassTargets
-from sklearn_longbert._targets.checks import check_labels
+from sklearn_longbert._targets.checks import check_labels, warn_of_one_hot
 from sklearn_longbert._targets.class_weights import ClassWeight
 from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
 
@@ -160,7 +160,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
             documents that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels of at least two classes, or zeros and ones with one column per label.
+            Labels of at least two classes, or zeros and ones with one column per label. If each
+            text has one class, pass labels: columns with a single 1 a row are warned of.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
@@ -192,6 +193,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
                 )
             targets = self._targets
         indices = targets.index(labels)
+        warn_of_one_hot(indices)
         loss_weights = _weigh(targets.class_weights(self.class_weight, indices, weights), weights)
         return self._fit(task, targets, inputs, indices, weights, validation, loss_weights)
 

@@ -80,7 +80,8 @@ class LongBertEstimator(BaseLongBert):
         """Explain which passages of each text decided, and by how much.
 
         At the level of chunks an explanation costs one prediction and is exact: contributions add
-        up to the text's logits. With `pooling` "mean" and "attention", a chunk contributes its own
+        up to the text's logits, and those of a regressor to its prediction less `base_value`, the
+        mean of its targets. With `pooling` "mean" and "attention", a chunk contributes its own
         logits times its weight. With "max", the chunk with the largest logit of a class
         contributes all of it. With "logsumexp", the text's logit is divided among the chunks by
         the softmax of their logits. Passages do not overlap: the first half of the tokens that two

@@ -29,8 +29,8 @@ from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._texts.reader import Inputs, TextReader
-from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
+from sklearn_longbert._texts.reader import Inputs, TextReader, characters_to_warn_of
+from sklearn_longbert._texts.unknown import Characters, warn_of_unknown_tokens
 
 STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at once
 
@@ -202,7 +202,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
-                characters = characters.plus(count_characters(documents))
+                characters = characters.plus(characters_to_warn_of(inputs, documents))
                 with own_modes(passes.device):
                     part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()

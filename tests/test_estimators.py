@@ -941,7 +941,8 @@ def test_predictions_are_not_rounded_to_float32(regressor: partial, y: np.ndarra
     )
     (explanation,) = model.explain(X[:1])
     np.testing.assert_allclose(explanation.logits, model.predict(X[:1]), rtol=1e-12)
-    np.testing.assert_allclose(explanation.contributions.sum(), model.predict(X[:1])[0], rtol=1e-9)
+    total = explanation.base_value + explanation.contributions.sum()
+    np.testing.assert_allclose(total, model.predict(X[:1]), rtol=1e-9)
 
 
 def test_regressor_predicts_in_the_callers_unit(regressor: partial) -> None:

@@ -91,7 +91,7 @@ def check_explanation(explanation: Any) -> None:
     assert explanation.contributions.shape == (len(explanation), len(explanation.classes))
     assert np.isfinite(explanation.contributions).all()
     if explanation.level == "chunk":
-        total = explanation.contributions.sum(axis=0)
+        total = explanation.base_value + explanation.contributions.sum(axis=0)
         size = np.abs(explanation.contributions).max()
         np.testing.assert_allclose(total, explanation.logits, rtol=1e-4, atol=1e-5 * size)
 

@@ -1,7 +1,8 @@
 """Compute the contributions of passages from the outputs of chunks.
 
 Invariant: contributions of chunks add up exactly to the logits of the text. Every pooling gives
-each chunk a share for each class, and the contribution is this share times a logit.
+each chunk a share for each class, and the contribution is this share times a logit. A regressor
+explains its prediction less the mean of its targets, which no chunk contributes.
 
 | pooling | the share of a chunk | times |
 |---|---|---|
@@ -59,15 +60,13 @@ def chunk_contributions(
     Returns
     -------
     contributions, chunk_logits : ndarray of shape (n_chunks, n_classes)
-        The contributions to a class add up to the document's logit.
+        The contributions to a class add up to the document's logit, less the targets' origin.
     """
     outputs = outputs.double()
     shares = pooling.shares(outputs).numpy()
     chunk_logits = outputs[:, : shares.shape[1]].numpy()  # without scores
-    chunk_logits = targets.in_unit(chunk_logits)
-    if pooling.adds_up:
-        return shares * chunk_logits, chunk_logits
-    return shares * targets.in_unit(pooling.pool(outputs).numpy()), chunk_logits
+    shared = chunk_logits if pooling.adds_up else pooling.pool(outputs).numpy()
+    return shares * shared * targets.unit, targets.in_unit(chunk_logits)
 
 
 def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.intp]:

@@ -81,6 +81,7 @@ def _explain_chunks(
         end=bounds[:, 1],
         classes=targets.names,
         contributions=contributions,
+        base_value=np.zeros(len(logits)) + targets.origin,
         logits=logits,
         probabilities=None if probabilities is None else probabilities[0],
         predicted=predictions[0],

@@ -56,7 +56,11 @@ def _legend(explanation: "DocumentExplanation", strongest: float) -> str:
     rows = [
         f"<tr{_class_of(explanation, index)}><td>{_word(explanation.classes[index])}</td>"
         f"<td>{explanation.logits[index]:.4g}</td>"
-        + ("" if probabilities is None else f"<td>{probabilities[index]:.1%}</td>")
+        + (
+            f"<td>{explanation.base_value[index]:.4g}</td>"
+            if probabilities is None
+            else f"<td>{probabilities[index]:.1%}</td>"
+        )
         + "</tr>"
         for index in order
     ]
@@ -64,7 +68,7 @@ def _legend(explanation: "DocumentExplanation", strongest: float) -> str:
     if n_left_out:
         rows.append(f"<tr><td>and {n_left_out} more</td></tr>")
     if probabilities is None:
-        head = "<tr><th>target</th><th>prediction</th></tr>"
+        head = "<tr><th>target</th><th>prediction</th><th>base value</th></tr>"
     else:
         head = "<tr><th>class</th><th>logit</th><th>probability</th></tr>"
     label = _word(explanation.classes[explanation.main_class])

@@ -26,10 +26,13 @@ class Targets(ABC):
         Loss of logits and of the tensors that :meth:`to_tensor` returns.
     unit : float or ndarray of shape (n_outputs,)
         Rise of a prediction if its logit rises by one.
+    origin : float or ndarray of shape (n_outputs,)
+        Prediction of a logit of zero.
     """
 
     criterion: ClassVar[type[nn.Module]]
     unit: Any = 1.0
+    origin: Any = 0.0
 
     @property
     @abstractmethod

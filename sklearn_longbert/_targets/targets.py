@@ -217,6 +217,11 @@ class Numbers(Targets):
         """The spread of the targets."""
         return self.spread
 
+    @property
+    def origin(self) -> NDArray[np.float64]:
+        """The mean of the targets."""
+        return self.mean
+
     def probe(self, shrink: bool) -> Probe:
         return regression_probe  # a squared error never vanishes as a logistic loss does
 

@@ -27,7 +27,11 @@ from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
-from sklearn_longbert._texts.unknown import characters_of
+from sklearn_longbert._texts.unknown import (
+    characters_of,
+    count_characters,
+    warn_of_unknown_tokens,
+)
 
 DEFAULT_CHUNK_SIZE = 512  # if the encoder can encode more at once, or states no limit
 # Most texts and characters that the tokenizer gets at once. They bound memory and cost no speed.
@@ -172,7 +176,9 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
             If `X` is not an array of texts; the message names the index.
         """
         check_is_fitted(self)
-        return self._cut(self._check_input(X), with_spans=True)
+        documents = self._cut(self._check_input(X), with_spans=True)
+        warn_of_unknown_tokens(count_characters(documents), self.model_name)
+        return documents
 
     def _cut(self, texts: list[str], with_spans: bool) -> NDArray[np.object_]:
         """Cut checked texts; documents without spans take a third of the memory.

@@ -1,6 +1,7 @@
 """TextReader, the base of estimators and vectorizer, which checks and chunks their input."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +18,11 @@ from sklearn_longbert._texts.documents import (
     chunk_report,
     warn_of_cut_texts,
 )
-from sklearn_longbert._texts.unknown import count_characters, warn_of_unknown_tokens
+from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
 
 Inputs = list[str] | NDArray[np.object_]
+Validation = tuple[Inputs, NDArray[Any]]
+ChunkedValidation = tuple[NDArray[np.object_], NDArray[Any]]
 
 
 class TextReader(CallbackSupportMixin, Versioned):
@@ -93,14 +96,23 @@ class TextReader(CallbackSupportMixin, Versioned):
 
     def _chunk_and_warn(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
         documents = self._chunk(inputs, chunker, "X")
-        warn_of_unknown_tokens(count_characters(documents), self.model_name)
+        warn_of_unknown_tokens(characters_to_warn_of(inputs, documents), self.model_name)
         return documents
 
-    def _chunk_to_train(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
-        documents = self._chunk_and_warn(inputs, chunker)
+    def _chunk_to_train(
+        self, inputs: Inputs, validation: Validation | None, chunker: TextChunker
+    ) -> tuple[NDArray[np.object_], ChunkedValidation | None]:
+        """Chunk texts of both kinds, and warn once of unknown tokens: where they are the most."""
+        documents = self._chunk(inputs, chunker, "X")
+        counted, chunked = {"X": characters_to_warn_of(inputs, documents)}, None
+        if validation is not None:
+            chunked = self._chunk(validation[0], chunker, "X_val"), validation[1]
+            counted["X_val"] = characters_to_warn_of(validation[0], chunked[0])
+        name = max(counted, key=lambda name: counted[name].unknown_share)
+        warn_of_unknown_tokens(counted[name], self.model_name, name)
         if self.verbose:
             warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
-        return documents
+        return documents, chunked
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -109,3 +121,8 @@ class TextReader(CallbackSupportMixin, Versioned):
         tags.input_tags.allow_nan = self.missing == "empty"
         tags.input_tags.two_d_array = False
         return tags
+
+
+def characters_to_warn_of(inputs: Inputs, documents: NDArray[np.object_]) -> Characters:
+    """Return the characters of texts; TextChunker has warned of those of its documents."""
+    return Characters() if isinstance(inputs, np.ndarray) else count_characters(documents)

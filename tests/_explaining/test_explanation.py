@@ -87,15 +87,16 @@ def test_contributions_add_up_to_what_is_predicted(
             assert explanation.probabilities is None
             np.testing.assert_array_equal(explanation.logits, np.ravel(predicted))
             scale = np.abs(explanation.contributions).max()
+            np.testing.assert_allclose(explanation.base_value, np.mean(TARGETS[targets][1], axis=0))
         else:
+            np.testing.assert_array_equal(explanation.base_value, np.zeros(logits.shape[1]))
             np.testing.assert_array_equal(explanation.logits, logits[index])
             np.testing.assert_array_equal(
                 explanation.probabilities, estimator.predict_proba(TEXTS)[index]
             )
             np.testing.assert_array_equal(explanation.classes, estimator.classes_)
-        np.testing.assert_allclose(
-            explanation.contributions.sum(0), explanation.logits, atol=1e-5 * scale, rtol=1e-5
-        )
+        total = explanation.base_value + explanation.contributions.sum(0)
+        np.testing.assert_allclose(total, explanation.logits, atol=1e-5 * scale, rtol=1e-5)
         assert explanation.chunk_logits is not None
         assert explanation.chunk_logits.shape == explanation.contributions.shape
 
@@ -124,7 +125,24 @@ def test_contributions_to_numbers_are_in_their_unit() -> None:
     stars = Numbers(np.array(10.0), np.array(2.0))
     found, logits = chunk_contributions(outputs, poolings.POOLINGS["mean"], stars)
     np.testing.assert_allclose(logits, [[12], [16]])
-    np.testing.assert_allclose(found, [[6], [8]])
+    np.testing.assert_allclose(found, [[1], [3]])  # the prediction is 14, the mean of y is 10
+    found, _ = chunk_contributions(outputs, poolings.POOLINGS["max"], stars)
+    np.testing.assert_allclose(found, [[0], [6]])
+    found, _ = chunk_contributions(outputs, poolings.POOLINGS["logsumexp"], stars)
+    np.testing.assert_allclose(found.sum(), 2 * np.log((np.exp(1) + np.exp(3)) / 2))
+
+
+def test_a_passage_that_tells_nothing_contributes_nothing(tiny_bert: str) -> None:
+    """The mean of the targets is not spread over the passages, however many there are."""
+    far = [1e6 + value for value in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    regressor = LongBertRegressor(tiny_bert, **SETTINGS).fit(TEXTS, far)
+    for explanation in regressor.explain(TEXTS):
+        np.testing.assert_allclose(explanation.base_value, [1e6 + 3])
+        assert np.abs(explanation.contributions).max() < 100
+    (chunks,) = regressor.explain(TEXTS[:1])
+    (sentences,) = regressor.explain(TEXTS[:1], level="sentence")
+    np.testing.assert_array_equal(chunks.base_value, sentences.base_value)
+    np.testing.assert_array_equal(chunks.base_value, chunks.top(1).base_value)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -161,7 +179,7 @@ def test_passages_are_the_text(architecture: str, tiny_encoder: Callable[[str], 
     @settings(deadline=None, max_examples=40)
     def check(text: str) -> None:
         for chunker in chunkers:
-            (document,) = chunker.transform([text])
+            (document,) = chunker._cut([text], with_spans=True)
             bounds = passage_bounds(document, len(text))
             assert len(bounds) == document.n_chunks
             assert "".join(text[start:end] for start, end in bounds) == text
@@ -501,7 +519,9 @@ def test_html_of_other_kinds(tiny_bert: str) -> None:
     regressor = fit(tiny_bert, "several numbers", max_chunks=1)
     (explanation,) = regressor.explain(TEXTS[:1])
     html = explanation._repr_html_()
-    assert "<th>prediction</th>" in html
+    assert "<th>prediction</th><th>base value</th>" in html
+    assert re.findall(r"<td>([^<]+)</td></tr>", html) == ["2", "0.2"]  # the means of TARGETS
+    assert "base value" not in fit(tiny_bert).explain(TEXTS[:1])[0]._repr_html_()
     assert "[not explained: " in html
     (empty,) = regressor.explain([""])
     assert text_of_html(empty._repr_html_()) == ""
@@ -634,6 +654,8 @@ def test_the_top_passage_moves_the_prediction(bbc_news: tuple[np.ndarray, np.nda
 
 def test_repr_of_numbers(tiny_bert: str) -> None:
     (one,) = fit(tiny_bert, "a number").explain(TEXTS[:1])
-    assert repr(one).splitlines()[0].endswith(f"predicted {one.predicted.item()!r}>")
+    first = repr(one).splitlines()[0]
+    assert first.endswith(f"predicted {one.predicted.item()!r}, base value 2200>")
     (several,) = fit(tiny_bert, "several numbers").explain(TEXTS[:1])
-    assert f", contributions to target {several.main_class}>" in repr(several)
+    base = [2, 0.2][several.main_class]
+    assert f", contributions to target {several.main_class}, base value {base}>" in repr(several)

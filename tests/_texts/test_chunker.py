@@ -114,6 +114,7 @@ def lists(chunks: Any) -> list[list[int]]:
 # Every token is read
 
 
+@pytest.mark.filterwarnings("ignore:.*under unknown tokens")
 @pytest.mark.parametrize("name", TOKENIZERS)
 @ENOUGH
 @given(text=TEXTS, data=st.data())
