@@ -254,13 +254,10 @@ def test_weights_of_lime(minilm: LongBertClassifier) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of its dependencies
 def test_values_of_shap(minilm: LongBertClassifier) -> None:
-    """Values of words add up to what they change together, and the one that decides is largest.
-
-    Of five words, all coalitions are tried.
-    """
+    """Values of words add up to what they change together, and the one that decides is largest."""
     shap = import_module("shap")
     masker = shap.maskers.Text(r"\W+")
-    explainer = shap.Explainer(minilm.predict_proba, masker, algorithm="exact")
+    explainer = shap.Explainer(minilm.predict_proba, masker)
     text = "telescope on the old table"
     explanation = explainer([text], silent=True)
     base, whole = minilm.predict_proba(["...", text])  # "..." stands for words that are masked
