@@ -64,7 +64,7 @@ def test_recipes_for_libraries_that_are_installed(empty_folder: Path) -> None:
 @pytest.mark.clients
 @pytest.mark.filterwarnings("ignore")
 def test_recipes_for_other_libraries(empty_folder: Path) -> None:
-    for name in ("dask", "datasets", "fastapi", "mlflow", "skactiveml"):
+    for name in ("datasets", "fastapi", "mlflow", "skactiveml"):
         assert find_spec(name), name
     run_page("clients", empty_folder)
 
