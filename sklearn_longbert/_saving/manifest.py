@@ -156,7 +156,7 @@ def _check_loadable(
 ) -> None:
     try:
         check(_load_once(folder, kind, contents))
-    except Exception as error:  # wrong content brings errors of any kind
+    except (TypeError, ValueError) as error:
         cause = error.__cause__ or error
         raise ValueError(
             f"what was written cannot be loaded again, {type(cause).__name__}: {cause}: change "

@@ -586,7 +586,7 @@ def test_parameters_may_be_replaced_unless_a_fit_has_used_them(saved: Path) -> N
     with pytest.raises(ValueError, match="'learning_rate' parameter of LongBertClassifier must be"):
         load(learning_rate=-1)
     assert load(revision="v1").revision is None  # of the saved folder on the Hub
-    with pytest.raises(ValueError, match=r"holds a classifier, which LongBertRegressor is not"):
+    with pytest.raises(ValueError, match="a classifier, and no regressor: use LongBertCl"):
         LongBertRegressor.from_pretrained(saved)
 
 
