@@ -171,14 +171,20 @@ class LongBertEstimator(BaseLongBert):
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
         read. transformers' AutoModel opens the encoder in it. The folder is written beside its
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
-        was there before stays readable until the new one is complete. `callbacks`, metadata
+        was there before stays readable until the new one is complete and was loaded again. Parameters
+        are saved as plain values: NumPy's float32 as a float, for instance. `callbacks`, metadata
         requests and the optimizer are not saved.
+
+        A clone of a repository stays one. These files and folders are carried over into the new
+        folder, as hard links where the file system has them: ``.git*``, ``.cache``,
+        ``.huggingface``, ``README*``, ``LICENSE*`` and ``NOTICE*``. Let no git command run there
+        while the folder is saved.
 
         Parameters
         ----------
         folder : str or path-like
-            Folder to save in. Missing parent folders are made. If it exists, it must be empty or
-            hold only an estimator that was saved before, which is replaced.
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and the files that are carried over.
 
         Raises
         ------
@@ -187,7 +193,8 @@ class LongBertEstimator(BaseLongBert):
         FileExistsError
             If the folder holds anything else.
         OSError
-            If it cannot be written, for instance because the disk is full.
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
         TypeError
             If a parameter or a class label has no form in JSON.
         """

@@ -227,15 +227,16 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         """Save the fitted vectorizer as a folder that :meth:`from_pretrained` reads.
 
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
-        read. It is written, kept whole and replaced as by
-        :meth:`LongBertClassifier.save_pretrained`.
+        read. transformers' AutoModel opens the encoder in it. The folder is written beside its
+        place, loaded again, and then renamed. :meth:`LongBertClassifier.save_pretrained` says
+        which files of git and the Hub are carried over.
 
         Parameters
         ----------
         folder : str or path-like
-            Folder to save in. Missing parent folders are made. If it exists, it must be empty or
-            hold only what was saved before, which is replaced, and files of git and the Hub,
-            which are kept.
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and files of git and the Hub, which are
+            carried over.
 
         Raises
         ------
@@ -244,7 +245,8 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         FileExistsError
             If the folder holds anything else.
         OSError
-            If it cannot be written, for instance because the disk is full, or not be read again.
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
         TypeError
             If a parameter has no form in JSON.
         """

@@ -43,12 +43,26 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
     n_bytes = sum(weight.nbytes for weight in weights.values())
     with silenced():
         encoder.save_pretrained(folder, max_shard_size=n_bytes + 1)
+    _leave_out_foreign(folder / CONFIG, type(encoder.config))
     with safe_open(folder / WEIGHTS, "pt") as file:
         if set(file.keys()) != set(weights):
             raise ValueError(
                 f"the weights of a {encoder.config.model_type} have other names in a file: keep "
                 f"the estimator as a pickle, with joblib.dump"
             )
+
+
+def _leave_out_foreign(path: Path, config_class: Any) -> None:
+    """Leave out settings that loading refuses, if the architecture has none of that name.
+
+    A config keeps whatever its file held: where its code was, or the number of training tokens.
+    """
+    config = json.loads(path.read_bytes())
+    refused = {name for name, value in config.items() if _is_refused(name, value)}
+    if refused:
+        refused -= config_class().to_dict().keys()
+        kept = {name: value for name, value in config.items() if name not in refused}
+        path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
 
 
 def save_tokenizer(chunker: TextChunker, folder: Path) -> None:
@@ -132,6 +146,14 @@ def _check_raw_config(path: Path) -> None:
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no object")
     _check_settings(config)
+
+
+def _is_refused(name: str, value: Any) -> bool:
+    try:
+        _check_settings({name: value})
+    except ValueError:
+        return True
+    return False
 
 
 def _check_settings(config: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Folders that are written whole or not at all, and replaced by renaming.
 
 Invariant: a folder is written beside its place, so that the old folder stays whole until the new
-one is complete. This is our own code because no library replaces a whole folder, checks what it
-replaces, and keeps the old one readable meanwhile.
+one is complete; files of git and the Hub are in both, so that none is lost. This is our own code
+because no library replaces a whole folder, checks what it replaces, and keeps the old one readable
+meanwhile.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-# What git and the Hub put beside a model, which belongs to the user.
+# names of what git and the Hub put beside a model, in lower case
 KEPT = ("readme*", "license*", "licence*", "notice*", ".git*", ".cache", ".huggingface")
 
 
@@ -83,7 +84,7 @@ def _carry_over(folder: Path, new: Path) -> None:
 def _link(path: str | Path, new: str | Path) -> None:
     try:
         os.link(path, new, follow_symlinks=False)
-    except OSError:  # not all file systems have hard links
+    except (OSError, NotImplementedError):  # not all file systems have hard links
         shutil.copy2(path, new, follow_symlinks=False)
         if not Path(new).is_symlink():
             _sync(Path(new))

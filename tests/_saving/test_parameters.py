@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._plain import plain
@@ -191,6 +192,28 @@ def test_a_subclass_of_random_state(tiny_bert: str, tmp_path: Path) -> None:
     estimator.fit(TEXTS, LABELS).save_pretrained(tmp_path)
     again = LongBertClassifier.from_pretrained(tmp_path)
     assert again.random_state.randint(1000) == random_state.randint(1000)
+
+
+FOREIGN: list[dict[str, Any]] = [
+    {"auto_map": {"AutoModel": "modeling.Model"}},
+    {"n_training_tokens": 10**12},
+    {"task_specific_params": {"summary": {"layers": 10**9}}},
+    {"quantization_config": None},
+]
+
+
+@pytest.mark.parametrize("settings", FOREIGN, ids=lambda settings: next(iter(settings)))
+def test_foreign_settings_of_an_encoder(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Loading refuses them, and no architecture has them: they are left out."""
+    encoder = save_tiny_encoder("bert", tmp_path / "encoder")
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, **settings}))
+    estimator = LongBertClassifier(encoder, max_epochs=1).fit(TEXTS, LABELS)
+    estimator.save_pretrained(tmp_path / "saved")
+    again = LongBertClassifier.from_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(
+        again.decision_function(TEXTS), estimator.decision_function(TEXTS)
+    )
 
 
 # A folder that cannot be loaded
