@@ -171,9 +171,9 @@ class LongBertEstimator(BaseLongBert):
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
         read. transformers' AutoModel opens the encoder in it. The folder is written beside its
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
-        was there before stays readable until the new one is complete and was loaded again. Parameters
-        are saved as plain values: NumPy's float32 as a float, for instance. `callbacks`, metadata
-        requests and the optimizer are not saved.
+        was there before stays readable until the new one is complete and was loaded again.
+        Parameters are saved as plain values: NumPy's float32 as a float, for instance.
+        `callbacks`, metadata requests and the optimizer are not saved.
 
         A clone of a repository stays one. These files and folders are carried over into the new
         folder, as hard links where the file system has them: ``.git*``, ``.cache``,

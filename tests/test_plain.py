@@ -71,7 +71,11 @@ def types(value: Any) -> Any:
     return type(value)
 
 
-@pytest.mark.parametrize(("value", "expected"), PLAIN, ids=[repr(value) for value, _ in PLAIN])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    PLAIN,
+    ids=[f"{type(value).__name__} {index}" for index, (value, _) in enumerate(PLAIN)],
+)
 def test_plain_values(value: Any, expected: Any) -> None:
     assert plain(value) == expected
     assert types(plain(value)) == types(expected)
