@@ -21,6 +21,7 @@ from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
@@ -226,7 +227,7 @@ class BaseLongBert(TextReader):
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
-            net.train(training, self.max_epochs)
+            net.train(training, plain(self.max_epochs))
         except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
@@ -253,7 +254,8 @@ class BaseLongBert(TextReader):
             weights = np.ones(len(y))
         else:
             seed = _draw_seed(random_state)
-            rows, others = hold_out(len(y), self.validation_fraction, targets.strata(y), seed)
+            share = plain(self.validation_fraction)
+            rows, others = hold_out(len(y), share, targets.strata(y), seed)
             held_out, y, weights = documents[others], y[others], weights[others]
         targets.check_scored(len(y))
         return rows, DocumentDataset(held_out, targets.to_tensor(y), weights)
@@ -313,14 +315,13 @@ class BaseLongBert(TextReader):
         """
         self._check_token_pooling(self.token_pooling, chunker)
         choose_device = available_device if anywhere else select_device
-        device = choose_device(str(self.device))
+        device = choose_device(str(plain(self.device)))
         monitor = None
         if held_out is not None:
-            monitor = ValidationMonitor(
-                held_out, targets.score, self.early_stopping, self.n_iter_no_change, self.tol
-            )
+            rule = map(plain, (self.early_stopping, self.n_iter_no_change, self.tol))
+            monitor = ValidationMonitor(held_out, targets.score, *rule)
         has_probe = previous is None and self.head_init == "linear_probe"
-        settings = {"warmup_fraction": self.warmup_fraction, **settings}
+        settings = {"warmup_fraction": plain(self.warmup_fraction), **settings}
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
@@ -337,10 +338,10 @@ class BaseLongBert(TextReader):
         """Return the settings of a net that may change from one training to the next."""
         return {
             "lr": float(self.learning_rate),
-            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
+            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no more
             "weight_decay": float(self.weight_decay),
-            "max_grad_norm": self.max_grad_norm,
-            "micro_batch_tokens": self.micro_batch_tokens,
+            "max_grad_norm": plain(self.max_grad_norm),
+            "micro_batch_tokens": plain(self.micro_batch_tokens),
             "progress": bool(self.verbose),
             "callbacks": list(self.callbacks or []),
         }
@@ -349,11 +350,11 @@ class BaseLongBert(TextReader):
         self, n_outputs: int, chunker: TextChunker, previous: LongBertNet | None
     ) -> Callable[[], LongBertNetwork]:
         """Return a function that makes a network: skorch would train a given network itself."""
-        dropouts = (self.dropout, self.attention_dropout)
-        settings: dict[str, Any] = {"pooling": self.pooling, "dropout": self.dropout}
-        settings["frozen"] = self.freeze_encoder
+        dropouts = (plain(self.dropout), plain(self.attention_dropout))
+        settings: dict[str, Any] = {"pooling": plain(self.pooling), "dropout": dropouts[0]}
+        settings["frozen"] = plain(self.freeze_encoder)
         if previous is not None:
-            if self._encoder_name != (self.model_name, self.revision):
+            if self._encoder_name != (plain(self.model_name), plain(self.revision)):
                 name, revision = self._encoder_name
                 raise ValueError(
                     f"warm_start=True goes on from the weights of {name!r}, revision={revision!r}, "
@@ -361,7 +362,7 @@ class BaseLongBert(TextReader):
                     f"revision={self.revision!r}: set warm_start=False."
                 )
             if self.token_pooling != "auto":
-                settings["token_pooling"] = self.token_pooling
+                settings["token_pooling"] = plain(self.token_pooling)
             state = network_state(previous.module_)  # the previous net may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
@@ -386,7 +387,7 @@ class BaseLongBert(TextReader):
             "best_epoch": net.best_epoch_ or len(history),
             "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
             "chunk_report": chunk_report(documents),
-            "encoder_name": (self.model_name, self.revision),
+            "encoder_name": (plain(self.model_name), plain(self.revision)),
         }
 
     def _set_fitted(
@@ -424,7 +425,7 @@ class BaseLongBert(TextReader):
 
     def _set_micro_batches(self) -> None:
         """Set `micro_batch_tokens` of the net, which may be changed without another fit."""
-        name, value = "micro_batch_tokens", self.micro_batch_tokens
+        name, value = "micro_batch_tokens", plain(self.micro_batch_tokens)
         validate_parameter_constraints(  # no fit has checked its new value
             {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
         )

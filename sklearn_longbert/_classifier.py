@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.base import ClassTargets
@@ -181,7 +182,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         OSError
             If the Hub is needed and cannot be reached.
         """
-        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
+        task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         inputs, labels, weights = self._check_fit(X, y, sample_weight)
         validation = self._check_validation(X_val, y_val)
         targets = targets_of_labels(labels)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_longbert._base import BaseLongBert
 from sklearn_longbert._explaining.explain import explain
 from sklearn_longbert._explaining.explanation import DocumentExplanation
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_config
 from sklearn_longbert._provenance import warn_of_another_version
@@ -26,8 +27,8 @@ from sklearn_longbert._saving.checkpoint import (
     network_from_checkpoint,
     targets_of_checkpoint,
 )
-from sklearn_longbert._saving.estimator import LOOKUPS, load, save
-from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._saving.estimator import load, save
+from sklearn_longbert._saving.saved import SavedEstimator
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._training.callbacks import check_callbacks
@@ -171,14 +172,20 @@ class LongBertEstimator(BaseLongBert):
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
         read. transformers' AutoModel opens the encoder in it. The folder is written beside its
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
-        was there before stays readable until the new one is complete. `callbacks`, metadata
-        requests and the optimizer are not saved.
+        was there before stays readable until the new one is complete and was loaded again.
+        Parameters are saved as plain values: NumPy's float32 as a float, for instance.
+        `callbacks`, metadata requests and the optimizer are not saved.
+
+        A clone of a repository stays one. These files and folders are carried over into the new
+        folder, as hard links where the file system has them: ``.git*``, ``.cache``,
+        ``.huggingface``, ``README*``, ``LICENSE*`` and ``NOTICE*``. Let no git command run there
+        while the folder is saved.
 
         Parameters
         ----------
         folder : str or path-like
-            Folder to save in. Missing parent folders are made. If it exists, it must be empty or
-            hold only an estimator that was saved before, which is replaced.
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and the files that are carried over.
 
         Raises
         ------
@@ -187,7 +194,8 @@ class LongBertEstimator(BaseLongBert):
         FileExistsError
             If the folder holds anything else.
         OSError
-            If it cannot be written, for instance because the disk is full.
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
         TypeError
             If a parameter or a class label has no form in JSON.
         """
@@ -203,11 +211,11 @@ class LongBertEstimator(BaseLongBert):
         keeps_random_state = isinstance(self.random_state, Integral)
         save(
             folder,
+            _kind_of(type(self)),
             self.net_.module_,
             self.chunker_,
             self._targets,
-            estimator=_kind_of(type(self)),
-            parameters={**self.get_params(deep=False), "callbacks": None},
+            parameters=plain({**self.get_params(deep=False), "callbacks": None}),
             fitted={
                 "history": self.history_,
                 "best_epoch": self.best_epoch_,
@@ -216,6 +224,7 @@ class LongBertEstimator(BaseLongBert):
                 "encoder_name": self._encoder_name,
                 "random_state": self._random_state if keeps_random_state else None,
             },
+            check=lambda saved: saved.make(type(self), {}),
         )
 
     @classmethod
@@ -268,24 +277,21 @@ class LongBertEstimator(BaseLongBert):
         >>> bool((again.decision_function(texts) == classifier.decision_function(texts)).all())
         True
         """
-        saved = load(model_name)
+        kind = _kind_of(cls)
+        saved = load(model_name, kind)
         if saved is None:
             estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
             estimator._validate_params()
             folder = find_folder(model_name, estimator.revision, estimator.local_files_only)
-            saved = load(folder)
+            saved = load(folder, kind)
             if saved is None:
                 return estimator._start_at_checkpoint(folder)
         return cls._from_saved(saved, parameters)
 
     @classmethod
-    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
-        new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
-        saved.check_class(cls, _kind_of(cls), new, cls._get_param_names())
-        estimator = cls(**{**saved.parameters, **new})
-        estimator._validate_params()
+    def _from_saved(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
+        estimator = saved.make(cls, parameters)
         check_callbacks(estimator.callbacks)
-        saved.check_used(new)
         warn_of_another_version(cls.__name__, saved.version)
         random_state = saved.fitted.pop("random_state") or check_random_state(
             estimator.random_state
@@ -294,7 +300,7 @@ class LongBertEstimator(BaseLongBert):
             saved.chunker,
             saved.targets,
             np.random.RandomState(0),  # its seed has no effect here
-            anywhere="device" not in new,
+            anywhere="device" not in parameters,
             warmup_fraction=None,
         )
         net.start(lambda: saved.network)
@@ -312,10 +318,15 @@ class LongBertEstimator(BaseLongBert):
         random_state = check_random_state(self.random_state)
         chunker = self._chunker_for([""]).fit()
         net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
-        dropouts = (self.dropout, self.attention_dropout)
+        dropouts = (plain(self.dropout), plain(self.attention_dropout))
         net.start(
             partial(
-                network_from_checkpoint, folder, dropouts, order, self.pooling, self.freeze_encoder
+                network_from_checkpoint,
+                folder,
+                dropouts,
+                order,
+                plain(self.pooling),
+                plain(self.freeze_encoder),
             )
         )
         learned = self._learned(net, np.array([], dtype=object))

@@ -9,6 +9,7 @@ from sklearn.utils import Tags
 
 from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.checks import check_values
 from sklearn_longbert._targets.targets import Numbers
@@ -84,7 +85,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         OSError
             If the Hub is needed and cannot be reached.
         """
-        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
+        task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         inputs, values, weights = self._check_fit(X, y, sample_weight)
         validation = self._check_validation(X_val, y_val)
         targets = self._targets if self._is_warm() else Numbers.of(values, weights)

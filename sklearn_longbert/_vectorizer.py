@@ -19,6 +19,7 @@ from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_emb
 from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import (
     available_device,
     precision_of,
@@ -27,6 +28,9 @@ from sklearn_longbert._pretrained.devices import (
 )
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
+from sklearn_longbert._provenance import warn_of_another_version
+from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._saving.vectorizer import load, save
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.reader import Inputs, TextReader, characters_to_warn_of
@@ -161,15 +165,22 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self._check_token_pooling(self.token_pooling, chunker)
         if X is not None and isinstance(inputs, np.ndarray):
             self._chunk(inputs, chunker, "X")
-        device = select_device(str(self.device))
+        device = select_device(str(plain(self.device)))
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
-        self.encoder_ = ChunkEncoder(encoder, token_pooling).to(device).eval()
+        self._set_fitted(ChunkEncoder(encoder, token_pooling), chunker, device)
+        task.end(dict)
+        return self
+
+    def _set_fitted(
+        self, network: ChunkEncoder, chunker: TextChunker, device: torch.device
+    ) -> Self:
+        """Set every fitted attribute. No other method sets any."""
+        self.encoder_ = network.to(device).eval()
         self.chunker_ = chunker
         self._autocast = select_autocast(self.precision, device)
-        self._n_features_out = encoder.config.hidden_size
-        task.end(dict)
+        self._n_features_out = network.encoder.config.hidden_size
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -193,7 +204,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         check_is_fitted(self)
         inputs = self._check_input(X)
         self._validate_params()
-        passes = Passes(self.micro_batch_tokens, self.encoder_.device, self._autocast)
+        passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
         embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
         # one token is about four characters
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
@@ -209,6 +220,106 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
                 bar.update(rows.stop - rows.start)
         warn_of_unknown_tokens(characters, self.model_name)
         return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
+
+    # Saving
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Save the fitted vectorizer as a folder that :meth:`from_pretrained` reads.
+
+        The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
+        read. transformers' AutoModel opens the encoder in it. The folder is written beside its
+        place, loaded again, and then renamed. :meth:`LongBertClassifier.save_pretrained` says
+        which files of git and the Hub are carried over.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and files of git and the Hub, which are
+            carried over.
+
+        Raises
+        ------
+        NotFittedError
+            If the vectorizer is not fitted.
+        FileExistsError
+            If the folder holds anything else.
+        OSError
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
+        TypeError
+            If a parameter has no form in JSON.
+        """
+        check_is_fitted(self)
+        save(
+            folder,
+            self.encoder_,
+            self.chunker_,
+            plain(self.get_params(deep=False)),
+            check=lambda saved: saved.make(type(self), {}),
+        )
+
+    @classmethod
+    @torch.inference_mode(False)
+    def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted vectorizer that was saved by :meth:`save_pretrained`.
+
+        Its embeddings are the same, to the last bit. Nothing in the folder is run, and every file
+        is compared with its checksum.
+
+        Parameters
+        ----------
+        model_name : str or path-like
+            Folder of :meth:`save_pretrained`, or its Hub id.
+        **parameters : dict
+            Parameters that replace the saved ones, such as `device` or `norm`. Those that shape
+            the chunks, and `token_pooling`, must keep their values. `revision` and
+            `local_files_only` say how the Hub is asked for the folder.
+
+        Returns
+        -------
+        vectorizer : LongBertVectorizer
+            On the device of "auto" if its own device is missing.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds no vectorizer, or one that is damaged or of another format; or if
+            a parameter is not as described.
+        OSError
+            If the Hub is needed and cannot be reached.
+
+        Examples
+        --------
+        >>> from tempfile import mkdtemp
+        >>> from sklearn_longbert import LongBertVectorizer
+        >>> vectorizer, folder = LongBertVectorizer(chunk_size=64).fit(), mkdtemp()
+        >>> vectorizer.save_pretrained(folder)
+        >>> again = LongBertVectorizer.from_pretrained(folder)
+        >>> bool((again.transform(["A cat. "]) == vectorizer.transform(["A cat. "])).all())
+        True
+        """
+        saved = load(model_name)
+        if saved is None:
+            vectorizer = cls(model_name, **parameters)
+            vectorizer._validate_params()
+            revision, local = vectorizer.revision, vectorizer.local_files_only
+            folder = find_folder(model_name, revision, local)
+            saved = load(folder)
+            if saved is None:
+                raise ValueError(
+                    f"The folder {folder} holds no saved vectorizer: to make one of its encoder, "
+                    f"fit {cls.__name__}(model_name={str(model_name)!r})."
+                )
+        return cls._from_saved(saved, parameters)
+
+    @classmethod
+    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
+        vectorizer = saved.make(cls, parameters)
+        warn_of_another_version(cls.__name__, saved.version)
+        choose_device = select_device if "device" in parameters else available_device
+        device = choose_device(str(plain(vectorizer.device)))
+        return vectorizer._set_fitted(saved.network, saved.chunker, device)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "encoder_")

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from tokenizers import Tokenizer
 
 from sklearn_longbert._fit_tasks import CallbackSupportMixin, FitTask
+from sklearn_longbert._plain import PlainParameters, plain
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import encoder_limit, load_config, load_tokenizer
 from sklearn_longbert._provenance import Versioned
@@ -40,7 +41,7 @@ PROBE_WORDS = ("a", "the", "0", ".", "に")
 
 
 @with_shared_docs()
-class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
+class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versioned):
     """Cut texts of any length into chunks of tokens that an encoder can encode at once.
 
     Each text is tokenized once, as a whole. Its token ids are cut into chunks, and each chunk
@@ -230,7 +231,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
             chunk_size=self.chunk_size_,
             chunk_overlap=int(self.chunk_overlap),
             max_chunks=None if self.max_chunks is None else int(self.max_chunks),
-            chunk_selection=self.chunk_selection,
+            chunk_selection=plain(self.chunk_selection),
             prefix=prefix,
             suffix=suffix,
             pad_id=pad_id,

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
 from sklearn_longbert._fit_tasks import CallbackSupportMixin
+from sklearn_longbert._plain import PlainParameters, plain
 from sklearn_longbert._pretrained.loading import saved_token_pooling
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._texts.checks import check_texts
@@ -25,7 +26,7 @@ Validation = tuple[Inputs, NDArray[Any]]
 ChunkedValidation = tuple[NDArray[np.object_], NDArray[Any]]
 
 
-class TextReader(CallbackSupportMixin, Versioned):
+class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
     """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
@@ -40,7 +41,7 @@ class TextReader(CallbackSupportMixin, Versioned):
         same, or be left at their defaults.
         """
         names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
-        settings = {name: getattr(self, name) for name in names}
+        settings = {name: plain(getattr(self, name)) for name in names}
         if isinstance(inputs[0], ChunkedDocument):
             layout, defaults = inputs[0].layout, TextChunker()
             for name in names:
@@ -53,9 +54,9 @@ class TextReader(CallbackSupportMixin, Versioned):
                     )
                 settings[name] = cut
         return TextChunker(
-            self.model_name,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
+            plain(self.model_name),
+            revision=plain(self.revision),
+            local_files_only=plain(self.local_files_only),
             **settings,
         )
 
@@ -69,7 +70,7 @@ class TextReader(CallbackSupportMixin, Versioned):
     def _token_pooling_of(self, folder: Path, chunker: TextChunker) -> str:
         """Return how hidden states of the encoder in `folder` become embeddings."""
         if self.token_pooling != "auto":
-            return self.token_pooling
+            return plain(self.token_pooling)
         token_pooling = saved_token_pooling(folder)
         self._check_token_pooling(token_pooling, chunker)
         return token_pooling
