@@ -148,7 +148,7 @@ class LongBertNet(ScoredNet):
             ):
                 self._train(dataset, n_epochs)
         finally:
-            self.naming_ = None
+            self.naming_, self.asked_ = None, (None, None)
             if hasattr(self, "optimizer_"):
                 self._zero_grad_optimizer(set_to_none=True)
                 self._set_training(False)

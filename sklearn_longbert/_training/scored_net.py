@@ -42,6 +42,7 @@ class ScoredNet(NeuralNet):
     history: History
     monitor: ValidationMonitor | None
     naming_: Naming | None = None  # in training
+    asked_: tuple[Any, Any] = (None, None)  # what gave the last logits, and they
 
     def get_split_datasets(
         self, X: DocumentDataset, y: Any = None, **_: Any
@@ -64,7 +65,10 @@ class ScoredNet(NeuralNet):
         return self.naming_.estimator_of(self, X, logits)
 
     def _asked(self, X: Any) -> Any:
-        return self.estimator_of(X, torch.cat(list(self.forward_iter(X))).numpy())
+        known = vars(self).get("forward_iter")  # skorch sets it, and it gives its logits only once
+        if known is None or known is not self.asked_[0]:
+            self.asked_ = known, torch.cat(list(self.forward_iter(X))).numpy()
+        return self.estimator_of(X, self.asked_[1])
 
     def predict(self, X: Any) -> NDArray[Any]:
         return self._asked(X).predict(X)
