@@ -1,43 +1,43 @@
-"""BaseLongBert, what both estimators share: parameters, fit and prediction."""
+"""BaseLongBert, what both estimators share: fit and prediction."""
 
 import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from numbers import Integral, Real
-from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import check_scoring, get_scorer
 from sklearn.utils import Tags, _safe_indexing, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
-from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._parameters import BaseParameters
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
-from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
+from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import check_lengths, check_logits, check_weights
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
-from sklearn_longbert._texts.reader import ChunkedValidation, Inputs, TextReader, Validation
-from sklearn_longbert._training.callbacks import (
-    TaskReporter,
-    ValidationMonitor,
-    check_callbacks,
-    epochs_of,
-    hold_out,
-)
+from sklearn_longbert._texts.reader import ChunkedValidation, Inputs, Validation
+from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
 from sklearn_longbert._training.net import DivergedError, LongBertNet
+from sklearn_longbert._training.scored_net import Naming
+from sklearn_longbert._training.user_callbacks import check_callbacks, check_history_keys
+from sklearn_longbert._training.validation import (
+    ValidationMonitor,
+    hold_out,
+    loss_score,
+    score_of_scorer,
+)
 
 FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow from them
     "net_",
@@ -53,104 +53,11 @@ FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow fr
 )
 
 
-class BaseLongBert(TextReader):
-    """Base of both estimators with their parameters, their fit and their prediction."""
-
-    _parameter_constraints: dict[str, list[Any]] = {
-        **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
-        "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "verbose": ["verbose"],
-        "pooling": [StrOptions(set(POOLINGS))],
-        "head_init": [StrOptions({"linear_probe", "random"})],
-        "freeze_encoder": ["boolean"],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_fraction": [Interval(Real, 0, 1, closed="both")],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "attention_dropout": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "callbacks": [list, None],
-        "random_state": ["random_state"],
-    }
-
-    def __init__(
-        self,
-        model_name: str | PathLike[str] = DEFAULT_MODEL,
-        *,
-        chunk_size: int | None = None,
-        chunk_overlap: int = 0,
-        max_chunks: int | None = None,
-        chunk_selection: str = "head",
-        missing: str = "error",
-        pooling: str = "mean",
-        token_pooling: str = "auto",
-        head_init: str = "linear_probe",
-        freeze_encoder: bool = False,
-        max_epochs: int = 3,
-        batch_size: int = 8,
-        learning_rate: float = 5e-5,
-        weight_decay: float = 0.01,
-        warmup_fraction: float = 0.1,
-        max_grad_norm: float | None = 1.0,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.0,
-        micro_batch_tokens: int | str = "auto",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 2,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        callbacks: list[Any] | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.model_name = model_name
-        self.chunk_size = chunk_size
-        self.chunk_overlap = chunk_overlap
-        self.max_chunks = max_chunks
-        self.chunk_selection = chunk_selection
-        self.missing = missing
-        self.pooling = pooling
-        self.token_pooling = token_pooling
-        self.head_init = head_init
-        self.freeze_encoder = freeze_encoder
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_fraction = warmup_fraction
-        self.max_grad_norm = max_grad_norm
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.micro_batch_tokens = micro_batch_tokens
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.device = device
-        self.precision = precision
-        self.callbacks = callbacks
-        self.revision = revision
-        self.local_files_only = local_files_only
-        self.random_state = random_state
-        self.verbose = verbose
+class BaseLongBert(BaseParameters):
+    """Base of both estimators with their fit and their prediction."""
 
     _check_targets: Callable[..., NDArray[Any]]  # set by the subclasses
+    _known: tuple[Any, NDArray[Any]] | None = None  # texts with their logits, for scorers
 
     @property
     def device_(self) -> str:
@@ -158,10 +65,16 @@ class BaseLongBert(TextReader):
         return str(self.net_.device)
 
     def _check_fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        is_validated: bool = False,
     ) -> tuple[Inputs, NDArray[Any], NDArray[np.float64]]:
         """Return inputs, targets and weights of the texts whose weight is not zero."""
         check_callbacks(self.callbacks)
+        check_history_keys(self.callbacks, is_validated or self.early_stopping)
+        self._scorer()
         inputs, y = self._check_pair(X, y, "X", "y")
         weights = check_weights(sample_weight, inputs)
         kept = np.flatnonzero(weights)
@@ -211,23 +124,25 @@ class BaseLongBert(TextReader):
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(inputs)
         documents, chunked = self._chunk_to_train(inputs, validation, chunker)
-        rows, held_out = self._hold_out(targets, documents, y, weights, chunked, random_state)
+        rows, monitor = self._hold_out(
+            targets, inputs, documents, y, weights, validation, chunked, random_state
+        )
         loss_weights = weights if loss_weights is None else loss_weights
         training = DocumentDataset(documents[rows], targets.to_tensor(y[rows]), loss_weights[rows])
-        net = self._make_net(chunker, targets, random_state, held_out, previous)
+        net = self._make_net(chunker, targets, random_state, monitor, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
             """Return the attributes of a fitted copy, which does not change with this estimator."""
-            copy = type(self)(**self.get_params(deep=False))
             learned = {**self._learned(net, documents), **changed}
-            copy._set_fitted(deepcopy(net), chunker, targets, deepcopy(random_state), learned)
-            return {name: getattr(copy, name) for name in FITTED}
+            fitted = deepcopy(net), chunker, targets, deepcopy(random_state), learned
+            return {name: getattr(self._copy(*fitted), name) for name in FITTED}
 
         # During training, the weights are those of the last epoch and not of the best.
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
-            net.train(training, plain(self.max_epochs))
+            naming = self._naming(chunker, targets, random_state, documents)
+            net.train(training, plain(self.max_epochs), naming)
         except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
@@ -236,29 +151,67 @@ class BaseLongBert(TextReader):
         task.end(lambda: as_if_fitted(net))
         return self
 
+    def _scorer(self) -> Callable[..., float] | None:
+        """Return the scorer of validation texts, None for their loss, or raise an error."""
+        if self.scoring == "loss":
+            return None
+        if isinstance(self.scoring, str):
+            return get_scorer(self.scoring)
+        return check_scoring(self, self.scoring)
+
+    def _naming(
+        self,
+        chunker: TextChunker,
+        targets: Targets,
+        random_state: np.random.RandomState,
+        documents: NDArray[np.object_],
+    ) -> Naming:
+        """Return what scorers need to know of a fit of these documents."""
+
+        def estimator_of(net: LongBertNet, X: Any, logits: NDArray[Any]) -> BaseLongBert:
+            learned = self._learned(net, documents)
+            copy = self._copy(net, chunker, targets, random_state, learned)
+            copy._known = X, logits
+            return copy
+
+        return Naming(targets.from_tensor, estimator_of)
+
     def _hold_out(
         self,
         targets: Targets,
+        inputs: Inputs,
         documents: NDArray[np.object_],
         y: NDArray[Any],
         weights: NDArray[np.float64],
-        validation: ChunkedValidation | None,
+        validation: Validation | None,
+        chunked: ChunkedValidation | None,
         random_state: np.random.RandomState,
-    ) -> tuple[NDArray[np.intp] | slice, DocumentDataset | None]:
-        """Return the rows that train, and the texts that are scored after each epoch."""
+    ) -> tuple[NDArray[np.intp] | slice, ValidationMonitor | None]:
+        """Return the rows that train, and what scores the others after each epoch."""
         if validation is None and not self.early_stopping:
             return slice(None), None
-        if validation is not None:
+        if validation is not None and chunked is not None:
             rows: NDArray[np.intp] | slice = slice(None)
-            held_out, y = validation
+            inputs, (held_out, y) = validation[0], chunked
             weights = np.ones(len(y))
         else:
             seed = _draw_seed(random_state)
             share = plain(self.validation_fraction)
             rows, others = hold_out(len(y), share, targets.strata(y), seed)
-            held_out, y, weights = documents[others], y[others], weights[others]
-        targets.check_scored(len(y))
-        return rows, DocumentDataset(held_out, targets.to_tensor(y), weights)
+            inputs, held_out = _safe_indexing(inputs, others), documents[others]
+            y, weights = y[others], weights[others]
+        if self.scoring is None:
+            targets.check_scored(len(y))
+        scorer = self._scorer()
+        monitor = ValidationMonitor(
+            DocumentDataset(held_out, targets.to_tensor(y), weights),
+            score_of_scorer(scorer, inputs, targets.original(y), weights) if scorer else loss_score,
+            is_tried=self.scoring not in (None, "loss"),
+            early_stopping=plain(self.early_stopping),
+            n_iter_no_change=plain(self.n_iter_no_change),
+            tol=plain(self.tol),
+        )
+        return rows, monitor
 
     def _partial_fit(
         self,
@@ -281,7 +234,7 @@ class BaseLongBert(TextReader):
             net = self.net_
             net.prepare(seed=_draw_seed(random_state), **self._training_settings())
         try:
-            net.train(training, 1)
+            net.train(training, 1, self._naming(chunker, targets, random_state, documents))
         except BaseException as error:
             # Diverged weights would predict NaN, and so would all weights trained from them.
             if isinstance(error, DivergedError) or is_first:
@@ -304,7 +257,7 @@ class BaseLongBert(TextReader):
         chunker: TextChunker,
         targets: Targets,
         random_state: np.random.RandomState,
-        held_out: DocumentDataset | None = None,
+        monitor: ValidationMonitor | None = None,
         previous: LongBertNet | None = None,
         anywhere: bool = False,
         **settings: Any,
@@ -316,10 +269,6 @@ class BaseLongBert(TextReader):
         self._check_token_pooling(self.token_pooling, chunker)
         choose_device = available_device if anywhere else select_device
         device = choose_device(str(plain(self.device)))
-        monitor = None
-        if held_out is not None:
-            rule = map(plain, (self.early_stopping, self.n_iter_no_change, self.tol))
-            monitor = ValidationMonitor(held_out, targets.score, *rule)
         has_probe = previous is None and self.head_init == "linear_probe"
         settings = {"warmup_fraction": plain(self.warmup_fraction), **settings}
         return LongBertNet(
@@ -406,6 +355,18 @@ class BaseLongBert(TextReader):
         self._random_state = random_state
         return self
 
+    def _copy(
+        self,
+        net: LongBertNet,
+        chunker: TextChunker,
+        targets: Targets,
+        random_state: np.random.RandomState,
+        learned: dict[str, Any],
+    ) -> Self:
+        """Return an estimator with the same parameters, fitted like this."""
+        copy = type(self)(**self.get_params(deep=False))
+        return copy._set_fitted(net, chunker, targets, random_state, learned)
+
     def _forget_fit(self) -> None:
         """Delete every fitted attribute."""
         for name in FITTED:
@@ -417,6 +378,8 @@ class BaseLongBert(TextReader):
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""
         check_is_fitted(self)
+        if self._known is not None and X is self._known[0]:
+            return self._known[1]
         documents = self._chunk_and_warn(self._check_input(X), self.chunker_)
         self._set_micro_batches()
         logits = self.net_.predict_logits(documents, progress=bool(self.verbose))
@@ -438,6 +401,19 @@ class BaseLongBert(TextReader):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an unfitted copy, whose callbacks are this estimator's own.
+
+        So they report where the user expects it, to a writer or a trial that cannot be copied.
+        scikit-learn shares the callbacks of `set_callbacks` between clones in the same way.
+        """
+        bare = type(self).__new__(type(self))
+        bare.__dict__.update(vars(self), callbacks=None)
+        copy: Self = super(BaseLongBert, bare).__sklearn_clone__()
+        shared = self.callbacks
+        copy.callbacks = list(shared) if isinstance(shared, list) else shared
+        return copy
 
 
 def _draw_seed(random_state: np.random.RandomState) -> int:

@@ -1,5 +1,6 @@
 """LongBertClassifier, which predicts labels and their probabilities."""
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from sklearn_longbert._targets.class_weights import ClassWeight
 from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
 
 
-@with_shared_docs(score_name="Accuracy")
+@with_shared_docs(score_name="the accuracy")
 class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     """Classify texts of any length with a pretrained encoder.
 
@@ -95,6 +96,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         attention_dropout: float = 0.0,
         micro_batch_tokens: int | str = "auto",
         early_stopping: bool = False,
+        scoring: str | Callable[..., float] | None = None,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         tol: float = 1e-4,
@@ -129,6 +131,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             attention_dropout=attention_dropout,
             micro_batch_tokens=micro_batch_tokens,
             early_stopping=early_stopping,
+            scoring=scoring,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
@@ -183,7 +186,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             If the Hub is needed and cannot be reached.
         """
         task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
-        inputs, labels, weights = self._check_fit(X, y, sample_weight)
+        inputs, labels, weights = self._check_fit(X, y, sample_weight, X_val is not None)
         validation = self._check_validation(X_val, y_val)
         targets = targets_of_labels(labels)
         if self._is_warm():
@@ -329,6 +332,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        if self._known is not None and self._targets.names_columns:
+            tags.estimator_type = None  # scorers would take two columns for two classes
         return tags
 
 

@@ -31,8 +31,8 @@ from sklearn_longbert._saving.estimator import load, save
 from sklearn_longbert._saving.saved import SavedEstimator
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.documents import chunk_report
-from sklearn_longbert._training.callbacks import check_callbacks
 from sklearn_longbert._training.net import LongBertNet
+from sklearn_longbert._training.user_callbacks import check_callbacks
 
 
 class LongBertEstimator(BaseLongBert):
@@ -174,7 +174,7 @@ class LongBertEstimator(BaseLongBert):
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
         was there before stays readable until the new one is complete and was loaded again.
         Parameters are saved as plain values: NumPy's float32 as a float, for instance.
-        `callbacks`, metadata requests and the optimizer are not saved.
+        `callbacks`, a callable `scoring`, metadata requests and the optimizer are not saved.
 
         A clone of a repository stays one. These files and folders are carried over into the new
         folder, as hard links where the file system has them: ``.git*``, ``.cache``,
@@ -200,10 +200,12 @@ class LongBertEstimator(BaseLongBert):
             If a parameter or a class label has no form in JSON.
         """
         check_is_fitted(self)
-        if self.callbacks:
+        unsaved = ["callbacks"] if self.callbacks else []
+        unsaved += ["scoring"] if callable(self.scoring) else []
+        for name in unsaved:
             warn(
-                "callbacks are not saved: pass them again, set_params(callbacks=...), to what "
-                "from_pretrained returns, or set callbacks=None before saving.",
+                f"The parameter {name} is not saved: pass it again, set_params({name}=...), to "
+                f"what from_pretrained returns, or set {name}=None before saving.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -215,7 +217,7 @@ class LongBertEstimator(BaseLongBert):
             self.net_.module_,
             self.chunker_,
             self._targets,
-            parameters=plain({**self.get_params(deep=False), "callbacks": None}),
+            parameters=plain({**self.get_params(deep=False), **dict.fromkeys(unsaved)}),
             fitted={
                 "history": self.history_,
                 "best_epoch": self.best_epoch_,

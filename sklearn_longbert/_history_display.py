@@ -95,6 +95,9 @@ class HistoryDisplay:
             )
         check_is_fitted(estimator)
         score_name = "accuracy" if is_classifier(estimator) else "R²"
+        if estimator.scoring is not None:
+            name = estimator.scoring if isinstance(estimator.scoring, str) else "score"
+            score_name = "negative loss" if name == "loss" else name
         display = cls(estimator.history_, best_epoch=estimator.best_epoch_, score_name=score_name)
         return display.plot(axes)
 

@@ -15,7 +15,7 @@ from sklearn_longbert._targets.checks import check_values
 from sklearn_longbert._targets.targets import Numbers
 
 
-@with_shared_docs(score_name="The coefficient of determination")
+@with_shared_docs(score_name="the coefficient of determination")
 class LongBertRegressor(RegressorMixin, LongBertEstimator):
     """Predict numbers from texts of any length with a pretrained encoder.
 
@@ -86,7 +86,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
             If the Hub is needed and cannot be reached.
         """
         task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
-        inputs, values, weights = self._check_fit(X, y, sample_weight)
+        inputs, values, weights = self._check_fit(X, y, sample_weight, X_val is not None)
         validation = self._check_validation(X_val, y_val)
         targets = self._targets if self._is_warm() else Numbers.of(values, weights)
         values = targets.index(values)

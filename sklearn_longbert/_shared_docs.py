@@ -113,7 +113,15 @@ PARAMETERS = {
         "bool",
         """Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
-        weights of the best epoch. {score_name} is the score.""",
+        weights of the best epoch.""",
+    ),
+    "scoring": (
+        "str, callable or None",
+        """What scores the validation texts after each epoch. None is {score_name}, and "loss" the
+        negative loss. Otherwise it is the name of a scorer of scikit-learn, such as "f1_macro",
+        or a callable with the signature ``scoring(estimator, X, y)``. A scorer gets the labels as
+        they were passed, and the `sample_weight` of the texts if it takes weights. It is
+        also called once before the first epoch, so that a scoring that fails ends no long fit.""",
     ),
     "validation_fraction": (
         "float",
@@ -143,10 +151,10 @@ PARAMETERS = {
     ),
     "callbacks": (
         "list",
-        """Callbacks of skorch, which run inside the fit. A fit uses them themselves, and no
-        clones of them, but `clone` and searches copy them. An LRScheduler is refused. Callbacks of
-        scikit-learn 1.9, such as its ProgressBar, are given to `set_callbacks` instead. `fit`
-        reports its epochs and their batches to them.""",
+        """Callbacks of skorch, which run inside the fit. A fit uses them themselves, and so do
+        the fits of clones: what they hold, such as a writer or a trial, is never copied. An
+        LRScheduler is refused. Callbacks of scikit-learn 1.9, such as its ProgressBar, are given
+        to `set_callbacks` instead. `fit` reports its epochs and their batches to them.""",
     ),
     "revision": ("str", "Branch, tag or commit of `model_name` on the Hub."),
     "local_files_only": ("bool", "Whether to use local files only, and never ask the Hub."),
@@ -169,7 +177,8 @@ ATTRIBUTES = """chunker_ : TextChunker
         The skorch net that holds the network, on `device_`.
     history_ : list of dict
         One dict per epoch: `epoch`, `train_loss`, `learning_rate` (at the last step), `seconds`,
-        and with validation texts `valid_loss` and `valid_score`.
+        and with validation texts `valid_loss` and `valid_score`. What other callbacks record is
+        in ``net_.history``.
     n_iter_ : int
         Number of epochs run.
     best_epoch_ : int

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -349,3 +350,65 @@ def test_a_service_of_fastapi(classifier: LongBertClassifier, tmp_path: Path) ->
     with testing.TestClient(app) as client, ThreadPoolExecutor(4) as pool:
         answers = pool.map(lambda text: client.post("/probabilities", json=[text]).json(), TEXTS)
         np.testing.assert_allclose(np.concatenate([*map(np.array, answers)]), expected, rtol=1e-5)
+
+
+def test_a_pruner_of_optuna_ends_a_bad_trial(tiny_bert: str) -> None:
+    """Also in a search, whose clones report to the same trial."""
+    optuna, skorchs = import_module("optuna"), import_module("optuna_integration.skorch")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(trial: Any) -> float:
+        rate = trial.suggest_float("learning_rate", 1e-8, 1e-1)
+        estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=4, head_init="random")
+        callback = skorchs.SkorchPruningCallback(trial, "valid_score")
+        estimator.set_params(learning_rate=rate, callbacks=[callback], random_state=0)
+        validation = {"X_val": TEXTS, "y_val": LABELS}
+        return clone(estimator).fit(TEXTS, LABELS, **validation).history_[-1]["valid_score"]
+
+    study = optuna.create_study(
+        direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=1)
+    )
+    for rate in (3e-2, 1e-8):
+        study.enqueue_trial({"learning_rate": rate})
+    study.optimize(objective, n_trials=2)
+    good, bad = study.trials
+    assert good.state.name == "COMPLETE"
+    assert len(good.intermediate_values) == 4
+    assert good.value == good.intermediate_values[3] == 1.0
+    assert bad.state.name == "PRUNED"
+    assert 1 <= len(bad.intermediate_values) < 4
+    unknown = skorchs.SkorchPruningCallback(good, "valid_acc")
+    with pytest.raises(ValueError, match=r"SkorchPruningCallback, monitors 'valid_acc'"):
+        LongBertClassifier(tiny_bert, callbacks=[unknown]).fit(TEXTS, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore")  # tensorboard's dependencies warn of each other
+def test_a_board_that_a_search_writes_to(tiny_bert: str, tmp_path: Path) -> None:
+    summary, skorchs = import_module("torch.utils.tensorboard"), import_module("skorch.callbacks")
+    reading = import_module("tensorboard.backend.event_processing.event_accumulator")
+    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=2, random_state=0)
+    with summary.SummaryWriter(tmp_path) as writer:
+        estimator.set_params(callbacks=[skorchs.TensorBoard(writer)])
+        search = GridSearchCV(estimator, {"learning_rate": [1e-3]}, cv=2).fit(TEXTS, LABELS)
+    events = reading.EventAccumulator(str(tmp_path)).Reload().Scalars("Loss/train_loss")
+    losses = [event.value for event in events]
+    assert len(losses) == 3 * 2  # of two folds, and of the whole
+    expected = [row["train_loss"] for row in search.best_estimator_.history_]
+    np.testing.assert_allclose(losses[-2:], expected, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's dependencies warn of each other
+def test_the_logger_of_skorch_for_mlflow(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mlflow, skorchs = import_module("mlflow"), import_module("skorch.callbacks")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
+    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=2, random_state=0)
+    with mlflow.start_run() as run:
+        logger = skorchs.MlflowLogger(terminate_after_train=False)
+        estimator.set_params(callbacks=[logger]).fit(TEXTS, LABELS, X_val=TEXTS, y_val=LABELS)
+    client = mlflow.MlflowClient()
+    for name in ("train_loss", "valid_loss", "valid_score"):
+        logged = [metric.value for metric in client.get_metric_history(run.info.run_id, name)]
+        assert logged == [row[name] for row in estimator.history_]

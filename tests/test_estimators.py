@@ -31,7 +31,6 @@ from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
 from sklearn_longbert import _base as base_module
-from sklearn_longbert._targets.targets import Classes
 from sklearn_longbert._texts import chunker as chunker_module
 
 WORDS = ("good", "bad", "sport")
@@ -463,14 +462,14 @@ def test_validation_texts_are_scored_after_each_epoch(
 
 
 class Script:
-    """Stands in for the score: returns given numbers and keeps what it was called with."""
+    """A scoring that returns given numbers, after a trial, and keeps what it was called with."""
 
     def __init__(self, *scores: float) -> None:
-        self.scores = iter(scores)
+        self.scores = iter((0.0, *scores))
         self.targets: list[np.ndarray] = []
 
-    def __call__(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        self.targets.append(targets)
+    def __call__(self, estimator: Any, X: list[str], y: np.ndarray) -> float:
+        self.targets.append(y)
         return next(self.scores)
 
 
@@ -493,7 +492,6 @@ SCRIPTS = {
 def test_early_stopping_keeps_the_best_epochs_weights(
     classifier: partial,
     recorder: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
     held_out: str,
     scores: tuple[float, ...],
     n_iter_no_change: int,
@@ -502,12 +500,12 @@ def test_early_stopping_keeps_the_best_epochs_weights(
     n_iter: int,
 ) -> None:
     script = Script(*scores)
-    monkeypatch.setattr(Classes, "score", staticmethod(script))
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(
         max_epochs=6,
         learning_rate=1e-3,
         early_stopping=True,
+        scoring=script,
         validation_fraction=1 / 3,
         n_iter_no_change=n_iter_no_change,
         tol=tol,
@@ -531,27 +529,24 @@ def test_early_stopping_keeps_the_best_epochs_weights(
     assert n_batches == (3 if held_out == "given" else 2)
 
 
-def test_held_out_texts_are_drawn_by_random_state(
-    classifier: partial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_texts_are_drawn_by_random_state(classifier: partial) -> None:
     X, y = make_texts(3, 30), np.arange(30) % 3
     drawn = []
     for seed in (0, 0, 1):
         script = Script(0.5)
-        monkeypatch.setattr(Classes, "score", staticmethod(script))
-        classifier(early_stopping=True, validation_fraction=0.3, random_state=seed).fit(X, y)
+        model = classifier(early_stopping=True, scoring=script, random_state=seed)
+        model.set_params(validation_fraction=0.3).fit(X, y)
         drawn.append(script.targets[0].tolist())
     assert drawn[0] == drawn[1] != drawn[2]
     assert np.bincount(drawn[0]).tolist() == [3, 3, 3]
 
 
 def test_without_early_stopping_the_last_weights_are_kept(
-    classifier: partial, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    classifier: partial, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr(Classes, "score", staticmethod(Script(0.9, 0.1, 0.1)))
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(max_epochs=3, n_iter_no_change=1, callbacks=[recorder])
-    model.fit(X, y, X_val=X, y_val=y)
+    model.set_params(scoring=Script(0.9, 0.1, 0.1)).fit(X, y, X_val=X, y_val=y)
     assert model.n_iter_ == model.best_epoch_ == 3
     assert difference(model, Recorder.weights[-1]) == 0
 
@@ -593,13 +588,10 @@ def test_partial_fit_learns(classifier: partial) -> None:
     assert model.history_[-1]["train_loss"] < model.history_[0]["train_loss"] / 2
 
 
-def test_partial_fit_goes_on_from_fit(
-    classifier: partial, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Classes, "score", staticmethod(Script(0.9, 0.1, 0.1)))
+def test_partial_fit_goes_on_from_fit(classifier: partial, recorder: Recorder) -> None:
     X, y = make_texts(2), np.arange(12) % 2
     model = classifier(max_epochs=3, early_stopping=True, callbacks=[recorder])
-    model.fit(X, y, X_val=X, y_val=y)
+    model.set_params(scoring=Script(0.9, 0.1, 0.1)).fit(X, y, X_val=X, y_val=y)
     kept = copy_weights(model.net_)
     assert model.best_epoch_ == 1
     model.set_params(early_stopping=False).partial_fit(X, y)
@@ -724,7 +716,7 @@ def test_a_fit_uses_the_callbacks_that_the_user_passed(classifier: partial) -> N
     model.partial_fit(X, y)
     assert seen == [1, 2, 3]
     clone(model).fit(X, y)
-    assert seen == [1, 2, 3]  # a clone has a copy, as of any other parameter
+    assert seen == [1, 2, 3, 1, 2]  # a clone has the same callbacks
 
 
 @pytest.mark.parametrize("scheduler", [LRScheduler, LRScheduler(), ("mine", LRScheduler())])

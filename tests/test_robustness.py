@@ -1216,6 +1216,10 @@ def parameters(kind: str, folder: str) -> dict[str, tuple[list[Any], list[Any]]]
         "dropout": rate,
         "attention_dropout": rate,
         "early_stopping": switch,
+        "scoring": (
+            [None, "loss", "accuracy", lambda estimator, X, y: float(len(estimator.predict(X)))],
+            ["f1_makro", 3, ["accuracy"], {"a": "accuracy"}],
+        ),
         "validation_fraction": ([0.1, 0.5, 0.999, 1e-300], [0, 1.0, -1, np.nan, None]),
         "n_iter_no_change": ([1, 10**30], [0, 1.5, None]),
         "tol": ([0, 1e-4, 1e300, 5e-324], [-1, np.nan, None]),

@@ -61,6 +61,14 @@ class Targets(ABC):
     def to_tensor(self, y: NDArray[Any]) -> Tensor:
         """Return the tensor that the loss compares logits with, from a result of :meth:`index`."""
 
+    def original(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return targets as the caller names them, from a result of :meth:`index`."""
+        return y
+
+    def from_tensor(self, targets: Tensor) -> NDArray[Any]:
+        """Return targets as the caller names them, from a result of :meth:`to_tensor`."""
+        return self.original(targets.numpy())
+
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return the classes whose proportions a split keeps, None if there are none."""
         return None
@@ -77,13 +85,8 @@ class Targets(ABC):
         """Return logits in the unit in which they are explained."""
         return logits
 
-    @staticmethod
-    @abstractmethod
-    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        """Return how well logits predict the values of target tensors; higher is better."""
-
-    def check_scored(self, n_texts: int) -> None:  # noqa: B027 - most scores need no more than one
-        """Raise ValueError unless `n_texts` held-out texts can be scored."""
+    def check_scored(self, n_texts: int) -> None:  # noqa: B027 - accuracy needs no more than one
+        """Raise ValueError unless ``score`` of the estimator takes `n_texts` held-out texts."""
 
     @abstractmethod
     def check(self, n_outputs: int) -> None:
@@ -91,7 +94,15 @@ class Targets(ABC):
 
 
 class ClassTargets(Targets):
-    """The base of classes and labels, which the caller names and which have class weights."""
+    """The base of classes and labels, which the caller names and which have class weights.
+
+    Attributes
+    ----------
+    names_columns : bool
+        Whether the names are those of the columns of an indicator matrix.
+    """
+
+    names_columns: ClassVar[bool] = False
 
     @abstractmethod
     def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]: ...

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor, nn
 
 from sklearn_longbert._targets.base import ClassTargets, Probe, Targets
@@ -68,6 +67,9 @@ class Classes(ClassTargets):
     def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(y)
 
+    def original(self, y: NDArray[np.int64]) -> NDArray[Any]:
+        return self.classes[y]
+
     def strata(self, y: NDArray[Any]) -> NDArray[Any]:
         return y
 
@@ -85,10 +87,6 @@ class Classes(ClassTargets):
 
     def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
         return logits[:, 1] - logits[:, 0] if self.n_outputs == 2 else logits
-
-    @staticmethod
-    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        return accuracy_score(targets, logits.argmax(axis=1), sample_weight=weights)
 
     def class_weights(
         self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
@@ -122,6 +120,7 @@ class Labels(ClassTargets):
     """
 
     columns: NDArray[Any]
+    names_columns: ClassVar[bool] = True
     criterion: ClassVar[type[nn.Module]] = nn.BCEWithLogitsLoss
 
     @property
@@ -145,6 +144,9 @@ class Labels(ClassTargets):
     def to_tensor(self, y: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(y).float()
 
+    def from_tensor(self, targets: Tensor) -> NDArray[np.int64]:
+        return targets.numpy().astype(np.int64)
+
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.int64]:
         return (self.probabilities(logits) > 0.5).astype(np.int64)
 
@@ -156,10 +158,6 @@ class Labels(ClassTargets):
 
     def decisions(self, logits: NDArray[Any]) -> NDArray[Any]:
         return logits
-
-    @staticmethod
-    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        return accuracy_score(targets, logits > 0, sample_weight=weights)
 
     def class_weights(
         self, class_weight: ClassWeight, y: NDArray[np.int64], weights: NDArray[np.float64]
@@ -237,16 +235,15 @@ class Numbers(Targets):
     def to_tensor(self, y: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((y - self.mean) / self.spread).reshape(len(y), -1)
 
+    def from_tensor(self, targets: Tensor) -> NDArray[np.float64]:
+        return self.predictions(targets.numpy())
+
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         values = self.in_unit(logits)
         return values if np.ndim(self.mean) else values[:, 0]
 
     def in_unit(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         return logits.astype(np.float64) * self.spread + self.mean
-
-    @staticmethod
-    def score(logits: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any]) -> float:
-        return r2_score(targets, logits, sample_weight=weights)
 
     def check_scored(self, n_texts: int) -> None:
         if n_texts < 2:

@@ -1,9 +1,10 @@
 """The skorch net: batches, training step, schedule, validation.
 
 Invariants: each document has one loss in the mean of a batch, whatever its number of chunks. The
-net gets no texts and no labels, which the estimators translate for it.
+net gets no texts and no labels, which the estimators translate for it and for scorers.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
@@ -39,8 +39,8 @@ from sklearn_longbert._encoding.passes import (
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._training.callbacks import (
+    KeptEpoch,
     StopTraining,
-    ValidationMonitor,
     default_callbacks,
     linear_schedule,
 )
@@ -51,14 +51,16 @@ from sklearn_longbert._training.gradient_cache import (
     restore,
 )
 from sklearn_longbert._training.head_start import start_head
+from sklearn_longbert._training.scored_net import Naming, ScoredNet
 from sklearn_longbert._training.state import net_state, network_and_settings
+from sklearn_longbert._training.validation import ValidationMonitor
 
 
 class DivergedError(ValueError):
     """The loss or a weight became infinite or NaN."""
 
 
-class LongBertNet(NeuralNet):
+class LongBertNet(ScoredNet):
     """Train and apply a :class:`LongBertNetwork` on datasets of chunked documents.
 
     Parameters
@@ -110,6 +112,7 @@ class LongBertNet(NeuralNet):
             criterion__reduction="none",
             optimizer=torch.optim.AdamW,
             train_split=None,
+            iterator_valid__batch_size=sys.maxsize,  # validation texts are one batch
             verbose=0,
             **kwargs,
         )
@@ -124,8 +127,10 @@ class LongBertNet(NeuralNet):
         self.probe = probe
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
-    def train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+    def train(self, dataset: DocumentDataset, n_epochs: int, naming: Naming | None = None) -> None:
         """Train for `n_epochs` on the documents, from the present weights if there are any.
+
+        Scorers need `naming`.
 
         Raises
         ------
@@ -134,6 +139,7 @@ class LongBertNet(NeuralNet):
         """
         self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
         self.best_epoch_: int | None = None
+        self.naming_ = naming
         try:
             with (
                 own_modes(self._place),
@@ -142,6 +148,7 @@ class LongBertNet(NeuralNet):
             ):
                 self._train(dataset, n_epochs)
         finally:
+            self.naming_, self.asked_ = None, (None, None)
             if hasattr(self, "optimizer_"):
                 self._zero_grad_optimizer(set_to_none=True)
                 self._set_training(False)
@@ -177,10 +184,22 @@ class LongBertNet(NeuralNet):
                 self.module_, dataset.documents, self.batch_size, self._passes, self._encode
             )
             self._set_training(False)  # until the first step, as callbacks expect it
-            self.notify("on_train_begin", X=dataset, y=None)
-            with suppress(StopTraining), sparse_lookups(self.module_):
-                self.fit_loop(dataset, epochs=n_epochs)
-            self.notify("on_train_end", X=dataset, y=None)
+            self._run(dataset, n_epochs)
+
+    def _run(self, dataset: DocumentDataset, n_epochs: int) -> None:
+        """Run the epochs, and what callbacks do before and after them."""
+        callbacks = [callback for _, callback in self.callbacks_]
+        prints = any(isinstance(callback, PrintLog) for callback in callbacks)
+        self.verbose = int(self.progress or prints)  # PrintLog prints nothing without it
+        kept_epoch = next(callback for callback in callbacks if isinstance(callback, KeptEpoch))
+        self.notify("on_train_begin", X=dataset, y=None)
+        kept_epoch.remember(self)  # skorch's LoadInitState brings weights and epochs
+        with suppress(StopTraining), sparse_lookups(self.module_):
+            self.fit_loop(dataset, epochs=n_epochs)
+        history = self.history
+        self.notify("on_train_end", X=dataset, y=None)
+        self.history = history  # skorch's Checkpoint takes it back to an earlier epoch
+        kept_epoch.settle(self)
 
     def prepare(
         self,
@@ -291,7 +310,9 @@ class LongBertNet(NeuralNet):
         return self
 
     def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
-        return document_loader(dataset, self.batch_size, self.seed if training else None)
+        if training:
+            return document_loader(dataset, self.batch_size, self.seed)
+        return document_loader(dataset, len(dataset))  # the passes are bounded by their tokens
 
     def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
         """Return the document logits of a batch, on the CPU."""
@@ -407,7 +428,7 @@ class LongBertNet(NeuralNet):
         stop = False
         for _, callback in self.callbacks_:
             try:
-                getattr(callback, method_name)(self, **kwargs)
+                getattr(callback, method_name)(self, **self.seen_by(callback, kwargs))
             except StopTraining:
                 stop = True
             except KeyboardInterrupt:

@@ -557,7 +557,7 @@ def test_parameters_of_every_kind(tiny_bert: str, tmp_path: Path) -> None:
         "callbacks": [EpochTimer()],
     }
     estimator = LongBertClassifier(**{**SETTINGS, **parameters}).fit(TEXTS, ["good", "bad"] * 4)
-    with pytest.warns(UserWarning, match=r"callbacks are not saved: .*set_params"):
+    with pytest.warns(UserWarning, match=r"callbacks is not saved: .*set_params"):
         estimator.save_pretrained(tmp_path / "saved")
     again = LongBertClassifier.from_pretrained(tmp_path / "saved")
     for name, value in parameters.items():

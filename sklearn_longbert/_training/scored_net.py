@@ -1,0 +1,91 @@
+"""A net that skorch's scoring callbacks can score in training, as if it were the estimator.
+
+skorch hands the net to a scorer of scikit-learn, with logits that are known already. The scorer
+asks it for predictions, which the estimator makes of the logits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import Tags, get_tags
+from skorch import NeuralNet
+from skorch.callbacks import BatchScoring, Callback, EpochScoring
+from skorch.history import History
+from torch import Tensor
+
+from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._training.validation import ValidationMonitor
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How tensors become what the caller knows.
+
+    Attributes
+    ----------
+    targets_of : callable
+        Maps tensors of targets to targets as the caller names them.
+    estimator_of : callable
+        Maps (net, X, logits) to an estimator whose predictions of `X` follow from `logits`.
+    """
+
+    targets_of: Callable[[Tensor], NDArray[Any]]
+    estimator_of: Callable[[Any, Any, NDArray[Any]], Any]
+
+
+class ScoredNet(NeuralNet):
+    """The base of LongBertNet, with its validation texts and predictions for scorers."""
+
+    history: History
+    monitor: ValidationMonitor | None
+    naming_: Naming | None = None  # in training
+    asked_: tuple[Any, Any] = (None, None)  # what gave the last logits, and they
+
+    def get_split_datasets(
+        self, X: DocumentDataset, y: Any = None, **_: Any
+    ) -> tuple[DocumentDataset, DocumentDataset | None]:
+        return X, None if self.monitor is None else self.monitor.dataset
+
+    def seen_by(self, callback: Callback, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a callback's method, with named targets if it scores them."""
+        if self.naming_ is None or not isinstance(callback, BatchScoring | EpochScoring):
+            return arguments
+        if "batch" not in arguments:
+            return arguments
+        chunks, (targets, _) = arguments["batch"]
+        return {**arguments, "batch": (chunks, self.naming_.targets_of(targets))}
+
+    def estimator_of(self, X: Any, logits: Any) -> Any:
+        """Return an estimator with the present weights, whose predictions of `X` are known."""
+        if self.naming_ is None:
+            raise AttributeError("a net predicts only in training: ask the estimator instead")
+        return self.naming_.estimator_of(self, X, logits)
+
+    def _asked(self, X: Any) -> Any:
+        known = vars(self).get("forward_iter")  # skorch sets it, and it gives its logits only once
+        if known is None or known is not self.asked_[0]:
+            self.asked_ = known, torch.cat(list(self.forward_iter(X))).numpy()
+        return self.estimator_of(X, self.asked_[1])
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        return self._asked(X).predict(X)
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        return self._asked(X).predict_proba(X)
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        return self._asked(X).decision_function(X)
+
+    def score(self, X: Any, y: Any) -> float:
+        return self._asked(X).score(X, y)
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The classes of the estimator."""
+        return self.estimator_of(None, None).classes_
+
+    def __sklearn_tags__(self) -> Tags:
+        return get_tags(self.estimator_of(None, None))
