@@ -37,7 +37,7 @@ UNSPACED = [
     *[(0x1000, 0x102B), (0x1780, 0x17B4), (0x3041, 0x3097), (0x30A1, 0x30FB), (0x3400, 0xA000)],
     *[(0xF900, 0xFB00), (0x20000, 0x40000)],
 ]
-# A word ends before and after white space, and before a letter of these scripts.
+# A word may begin with white space, in the tokens of some, and with a letter of these scripts.
 IS_SPACE = np.zeros(sys.maxunicode + 1, dtype=bool)
 IS_SPACE[[code for code in range(0x3001) if chr(code).isspace()]] = True
 BEGINS_WORD = IS_SPACE.copy()
@@ -67,8 +67,8 @@ def boundary_kinds(text: str, spans: NDArray[np.int32]) -> NDArray[np.int8]:
     """Return what ends before each token.
 
     Sentences are those of :func:`sentence_bounds`. A paragraph ends where the mark of a sentence
-    and a line break meet, at an empty line, and at ``</p>`` after a mark. A word ends at white
-    space. In scripts without spaces, it ends before each letter.
+    and a line break meet, at an empty line, and at ``</p>`` after a mark. A word ends behind the
+    white space that follows it. In scripts without spaces, it ends before each letter.
 
     Parameters
     ----------
@@ -87,6 +87,7 @@ def boundary_kinds(text: str, spans: NDArray[np.int32]) -> NDArray[np.int8]:
     ends = np.maximum.accumulate(spans[:, 1].astype(np.intp))
     begins = codes[starts.clip(0, len(codes) - 1)]
     is_word = BEGINS_WORD[begins] | IS_SPACE[codes[(starts - 1).clip(0)]]
+    is_word &= ~(IS_SPACE[begins] & IS_SPACE[codes[(ends - 1).clip(0)]])  # white space alone
     is_word[1:] &= ends[:-1] <= starts[1:]  # else the token is a further part of a character
     kinds = np.where(is_word, WORD, FRAGMENT).astype(np.int8)
     sentence_ends, end_paragraphs = _sentence_ends(text)
