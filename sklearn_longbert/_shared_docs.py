@@ -18,13 +18,17 @@ PARAMETERS = {
     "chunk_size": (
         "int",
         """Most tokens of a chunk, special tokens included. None is the encoder's limit, at most
-        512. A text whose chunks are all kept is cut into equally long chunks.""",
+        512. A text whose chunks are all kept is cut into chunks of about equal length. They end
+        where a paragraph, else a sentence, else a word ends.""",
     ),
-    "chunk_overlap": ("int", "Tokens that a chunk repeats from the one before."),
+    "chunk_overlap": (
+        "int",
+        """Tokens that a chunk repeats from the one before. New text begins where that one ends.""",
+    ),
     "max_chunks": (
         "int",
         """Most chunks of a text that are kept; None keeps all. 1 is the usual truncation. A text
-        that it cuts has full chunks.""",
+        that it cuts has chunks as full as whole words allow.""",
     ),
     "chunk_selection": (
         '{"head", "tail", "head_tail", "even", "random"}',

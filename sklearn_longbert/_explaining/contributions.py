@@ -12,7 +12,6 @@ explains its prediction less the mean of its targets, which no chunk contributes
 | logsumexp | softmax of the logits over the chunks, the text's gradient | the text's logit |
 """
 
-import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -24,25 +23,8 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.poolings import Pooling
 from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._texts.boundaries import token_starts
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
-
-# A sentence ends
-# - at marks that have other uses, too, if white space or a tag follows;
-# - at marks that end sentences only, in whatever script, with white space after them or without;
-# - at line breaks.
-# Closing quotation marks, brackets and tags after a mark belong to the sentence, and so does the
-# white space. Every repetition is possessive or bounded, and starts at the first of its marks, so
-# that the time is linear in the length of the text.
-MARK = r"[.!?…‼⁇⁈⁉]"
-# CJK, Devanagari, Arabic, Urdu, Armenian, Ethiopic, Burmese, Khmer, Tibetan, Greek, Mongolian, N'Ko
-FULL_STOP = r"(?:[。｡！？︒।॥؟۔։።፧፨။។៕།༎\u037e᠃᠉߹]|．(?!\d))"
-CLOSING = r"(?:[\"'”’»›)\]}」』）】〕》〉］｝]|</[^<>]{0,99}>)*+"
-LINE_BREAK = r"(?:\n|<[bB][rR]\b[^<>]{0,99}>)"
-SENTENCE_END = re.compile(
-    rf"(?:(?<!{MARK}){MARK}++{CLOSING}(?=[\s<])"
-    rf"|{FULL_STOP}(?:\s*+{FULL_STOP}|{MARK})*+{CLOSING}"
-    rf"|{LINE_BREAK})(?:\s|{LINE_BREAK})*+"
-)
 
 
 def chunk_contributions(
@@ -72,10 +54,9 @@ def chunk_contributions(
 def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.intp]:
     """Return the first and end character of the passage of each chunk that is kept.
 
-    Passages do not overlap: the first half of the tokens that two chunks share belongs to the
-    earlier one. Characters between tokens belong to the passage before them, and characters before
-    the first token to the first passage. So the joined passages are the text, unless `max_chunks`
-    cuts it.
+    Passages do not overlap: tokens that a chunk repeats belong to the passage before. Characters
+    between tokens belong to the passage before them, and characters before the first token to the
+    first passage. So the joined passages are the text, unless `max_chunks` cuts it.
 
     Parameters
     ----------
@@ -91,32 +72,12 @@ def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.i
     if document.n_tokens == 0:
         return np.array([[0, n_characters]])
     tokens = document.bounds()
-    starts = np.append(token_starts(document), n_characters)
+    starts = np.append(token_starts(document.spans), n_characters)
     starts[0] = 0
-    first, end = tokens[:, 0].copy(), tokens[:, 1].copy()
+    first, end = tokens[:, 0].copy(), tokens[:, 1]
     meets = first[1:] <= end[:-1]
-    middle = (first[1:] + end[:-1] + 1) // 2
-    first[1:] = np.where(meets, middle, first[1:])
-    end[:-1] = np.where(meets, middle, end[:-1])
+    first[1:] = np.where(meets, end[:-1], first[1:])
     return np.column_stack([starts[first], starts[end]])
-
-
-def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
-    """Return the first character of each token, at least that of every earlier token.
-
-    RoBERTa's tokenizer trims white space off its spans. A token of nothing else has an empty span
-    behind its last character, which is its first one here.
-    """
-    starts, ends = document.spans.T.astype(np.intp)
-    return np.maximum.accumulate((starts - (starts == ends)).clip(0))
-
-
-def sentence_bounds(text: str) -> NDArray[np.intp]:
-    """Return the first and end character of each sentence; the joined sentences are the text."""
-    ends = [match.end() for match in SENTENCE_END.finditer(text)]
-    if not ends or ends[-1] < len(text):
-        ends.append(len(text))
-    return np.column_stack([[0, *ends[:-1]], ends]).astype(np.intp)
 
 
 def without_sentences(
@@ -138,7 +99,7 @@ def without_sentences(
     owners : ndarray of shape (n_changed, 2)
         The number of the sentence, and that of the chunk in the document.
     """
-    starts, tokens = token_starts(document), document.bounds()
+    starts, tokens = token_starts(document.spans), document.bounds()
     first, end = np.searchsorted(starts, sentences).T
     layout = replace(document.layout, max_chunks=None)
     chunks, owners = [], []

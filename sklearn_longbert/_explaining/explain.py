@@ -15,11 +15,11 @@ from sklearn_longbert._explaining.contributions import (
     chunk_contributions,
     occlusion_contributions,
     passage_bounds,
-    sentence_bounds,
     without_sentences,
 )
 from sklearn_longbert._explaining.explanation import DocumentExplanation
 from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._texts.boundaries import sentence_bounds
 from sklearn_longbert._texts.documents import ChunkedDocument
 from sklearn_longbert._training.net import LongBertNet
 
