@@ -19,7 +19,7 @@ from torch import nn
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
-from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
+from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS, POOLINGS
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
@@ -58,7 +58,7 @@ class BaseLongBert(TextReader):
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
+        **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -94,6 +94,7 @@ class BaseLongBert(TextReader):
         missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
+        layers: str | tuple[int, ...] = "last",
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
         max_epochs: int = 3,
@@ -126,6 +127,7 @@ class BaseLongBert(TextReader):
         self.missing = missing
         self.pooling = pooling
         self.token_pooling = token_pooling
+        self.layers = layers
         self.head_init = head_init
         self.freeze_encoder = freeze_encoder
         self.max_epochs = max_epochs
@@ -331,6 +333,7 @@ class BaseLongBert(TextReader):
             autocast=select_autocast(self.precision, device),
             seed=_draw_seed(random_state),
             monitor=monitor,
+            new_head=previous is None,
             probe=targets.probe(shrink=not self.freeze_encoder) if has_probe else None,
             device=str(device),
             **self._training_settings(),
@@ -354,7 +357,7 @@ class BaseLongBert(TextReader):
     ) -> Callable[[], LongBertNetwork]:
         """Return a function that makes a network: skorch would train a given network itself."""
         dropouts = (self.dropout, self.attention_dropout)
-        settings: dict[str, Any] = {"pooling": self.pooling, "dropout": self.dropout}
+        settings = {name: getattr(self, name) for name in ("pooling", "layers", "dropout")}
         settings["frozen"] = self.freeze_encoder
         if previous is not None:
             if self._encoder_name != (self.model_name, self.revision):

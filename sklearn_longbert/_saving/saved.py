@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._texts.chunker import TextChunker
@@ -77,6 +78,9 @@ class Saved:
 
     def check_used(self, new: dict[str, Any]) -> None:
         """Raise ValueError if new parameters differ from those that the fit has used."""
+        if "layers" in new:
+            n_layers = self.network.encoder.config.num_hidden_layers
+            new = {**new, "layers": layer_numbers(new["layers"], n_layers)}
         for name in self.used.keys() & new.keys():
             if new[name] != self.used[name] and (name, new[name]) != ("token_pooling", "auto"):
                 raise ValueError(

@@ -9,9 +9,9 @@ from hypothesis.extra.numpy import arrays
 
 from sklearn_longbert._encoding.poolings import (
     POOLINGS,
-    TOKEN_POOLINGS,
     GatedAttention,
     pool_documents,
+    pool_tokens,
 )
 
 LOGITS = torch.tensor([[1.0, 8.0], [3.0, -2.0], [5.0, 5.0], [0.0, 7.0], [4.0, 1.0], [2.0, 4.0]])
@@ -63,8 +63,8 @@ def test_gated_attention_by_hand():
 
 def test_token_poolings_by_hand():
     hidden_states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [1, 1], [2, 2], [6, 0]])
-    np.testing.assert_allclose(TOKEN_POOLINGS["mean"](hidden_states, [2, 3]), [[2, 4], [3, 1]])
-    np.testing.assert_allclose(TOKEN_POOLINGS["cls"](hidden_states, [2, 3]), [[1, 2], [1, 1]])
+    np.testing.assert_allclose(pool_tokens(hidden_states, [2, 3], "mean"), [[2, 4], [3, 1]])
+    np.testing.assert_allclose(pool_tokens(hidden_states, [2, 3], "cls"), [[1, 2], [1, 1]])
 
 
 @pytest.mark.parametrize("pooling", list(POOLINGS))
