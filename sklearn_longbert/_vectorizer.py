@@ -80,8 +80,8 @@ class LongBertVectorizer(TransformerMixin, TextReader):
     >>> bool(cat @ kitten > cat @ tax)
     True
     >>> vectorizer.get_feature_names_out()[:2]
-    array(['longbertvectorizer_layer6_mean_0', 'longbertvectorizer_layer6_mean_1'],
-          dtype=object)
+    array(['longbertvectorizer_layer6_mean_0',
+           'longbertvectorizer_layer6_mean_1'], dtype=object)
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
