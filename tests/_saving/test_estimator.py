@@ -605,6 +605,14 @@ def test_layers_may_be_named_otherwise(tiny_bert: str, tmp_path: Path) -> None:
         load(layers=(3,))
 
 
+def test_a_folder_that_was_saved_without_layers(saved: Path) -> None:
+    expected = logits_of(LongBertClassifier.from_pretrained(saved))
+    change_manifest(saved, lambda c: (c["network"].pop("layers"), c["parameters"].pop("layers")))
+    again = LongBertClassifier.from_pretrained(saved)
+    np.testing.assert_array_equal(logits_of(again), expected)
+    assert again.layers == "last"
+
+
 def test_a_folder_that_another_version_saved(
     fitted: LongBertClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
