@@ -277,6 +277,7 @@ class BaseLongBert(BaseParameters):
             autocast=select_autocast(self.precision, device),
             seed=_draw_seed(random_state),
             monitor=monitor,
+            new_head=previous is None,
             probe=targets.probe(shrink=not self.freeze_encoder) if has_probe else None,
             device=str(device),
             **self._training_settings(),
@@ -300,7 +301,7 @@ class BaseLongBert(BaseParameters):
     ) -> Callable[[], LongBertNetwork]:
         """Return a function that makes a network: skorch would train a given network itself."""
         dropouts = (plain(self.dropout), plain(self.attention_dropout))
-        settings: dict[str, Any] = {"pooling": plain(self.pooling), "dropout": dropouts[0]}
+        settings = {name: plain(getattr(self, name)) for name in ("pooling", "layers", "dropout")}
         settings["frozen"] = plain(self.freeze_encoder)
         if previous is not None:
             if self._encoder_name != (plain(self.model_name), plain(self.revision)):

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._explaining.explain import explain
 from sklearn_longbert._explaining.explanation import DocumentExplanation
 from sklearn_longbert._plain import plain
@@ -23,6 +24,7 @@ from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_config
 from sklearn_longbert._provenance import warn_of_another_version
 from sklearn_longbert._saving.checkpoint import (
+    TAKEN_BY_HEADS,
     check_known_head,
     network_from_checkpoint,
     targets_of_checkpoint,
@@ -251,7 +253,8 @@ class LongBertEstimator(BaseLongBert):
             Parameters of the estimator. For a saved estimator they replace the saved ones, such
             as `device`. Those that shape the chunks and the network must keep their values.
             `revision` and `local_files_only` say how the Hub is asked for the folder. For a
-            checkpoint, `token_pooling` is "cls", because these heads take the first token.
+            checkpoint, `token_pooling` is "cls" and `layers` is "last", because these heads take
+            the last layer's first token.
 
         Returns
         -------
@@ -282,7 +285,7 @@ class LongBertEstimator(BaseLongBert):
         kind = _kind_of(cls)
         saved = load(model_name, kind)
         if saved is None:
-            estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
+            estimator = cls(model_name, **{**TAKEN_BY_HEADS, **parameters})
             estimator._validate_params()
             folder = find_folder(model_name, estimator.revision, estimator.local_files_only)
             saved = load(folder, kind)
@@ -310,11 +313,14 @@ class LongBertEstimator(BaseLongBert):
 
     def _start_at_checkpoint(self, folder: Path) -> Self:
         """Take over the encoder and the head that somebody else fine-tuned."""
-        if self.token_pooling not in ("auto", "cls"):
-            raise ValueError(
-                'Heads for sequence classification take the first token: leave token_pooling="cls".'
-            )
         config = load_config(folder)
+        n_layers = config.num_hidden_layers
+        takes_last = layer_numbers(self.layers, n_layers) == (n_layers,)
+        if self.token_pooling not in ("auto", "cls") or not takes_last:
+            raise ValueError(
+                "Heads for sequence classification take the last layer's first token: leave "
+                'token_pooling="cls" and layers="last".'
+            )
         check_known_head(config, folder)
         targets, order = targets_of_checkpoint(config, _kind_of(type(self)))
         random_state = check_random_state(self.random_state)

@@ -53,16 +53,25 @@ PARAMETERS = {
         2018, https://arxiv.org/abs/1802.04712).""",
     ),
     "token_pooling": (
-        '{"auto", "mean", "cls"}',
-        """How hidden states become the embedding of a chunk: their mean over the real tokens,
-        or the hidden state of the first token. "auto" takes what a folder of
-        sentence-transformers states in its file 1_Pooling/config.json, and the mean where there
-        is none. A saved estimator keeps the pooling that its fit has used.""",
+        '{"auto", "mean", "max", "mean_max", "cls"}',
+        """How hidden states become the embedding of a chunk: their mean over the real tokens, their
+        maximum column by column, both side by side, or the hidden state of the first token.
+        "auto" takes what a folder of sentence-transformers states in its file
+        1_Pooling/config.json, and the mean where there is none. A saved estimator keeps the
+        pooling that its fit has used.""",
+    ),
+    "layers": (
+        '{"last", "spread"} or tuple of int',
+        """The layers whose hidden states become the embedding of a chunk. Their embeddings stand
+        side by side, so that several layers make a larger embedding, by the same pass of the
+        encoder. "spread" is the token embeddings, the middle layer and the last one. In a tuple 0
+        is the token embeddings, 1 the first layer, and negative numbers count from the end.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',
-        """Where the head starts. "random" starts it at random weights, "linear_probe" at a linear
-        model of the encoder's own embeddings of the training texts (Kumar et al., 2022,
+        """Where the head starts. "random" starts it at random weights, scaled so that each layer
+        and kind of pooling has the same say. "linear_probe" starts it at a linear model of the
+        encoder's own embeddings of the training texts (Kumar et al., 2022,
         https://arxiv.org/abs/2202.10054). Cross-validation chooses the regularisation of this
         model. With `pooling` "mean" and "attention" it is a model of the mean embeddings of
         texts. With "max" and "logsumexp" it is a model of chunks, fitted to the loss of the
@@ -142,7 +151,11 @@ PARAMETERS = {
         column of `y`.""",
     ),
     "warm_start": ("bool", "Whether fit goes on from the weights of the last fit."),
-    "norm": ('{"l2"} or None', '"l2" scales embeddings to length 1.'),
+    "norm": (
+        '{"l2"} or None',
+        """"l2" scales embeddings to length 1. The parts of several layers, or of mean and maximum,
+        get equal lengths.""",
+    ),
     "device": (
         "str or torch.device",
         'Device that computes; "auto" is CUDA where there is one, else the CPU.',

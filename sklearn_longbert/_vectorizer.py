@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_embeddings, stretches
-from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
+from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._plain import plain
@@ -52,7 +52,7 @@ STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at onc
         "verbose": "1 shows a progress bar where there are many texts.",
     }
 )
-class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
+class LongBertVectorizer(TransformerMixin, TextReader):
     """Turn texts of any length into embeddings of a pretrained encoder.
 
     The embedding of a text is the mean of its chunks' embeddings. Nothing is trained. Use it for
@@ -84,12 +84,13 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     >>> bool(cat @ kitten > cat @ tax)
     True
     >>> vectorizer.get_feature_names_out()[:2]
-    array(['longbertvectorizer0', 'longbertvectorizer1'], dtype=object)
+    array(['longbertvectorizer_layer6_mean_0',
+           'longbertvectorizer_layer6_mean_1'], dtype=object)
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
+        **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -107,6 +108,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         chunk_selection: str = "head",
         missing: str = "error",
         token_pooling: str = "auto",
+        layers: str | tuple[int, ...] = "last",
         norm: str | None = None,
         micro_batch_tokens: int | str = "auto",
         device: str | torch.device = "auto",
@@ -122,6 +124,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.chunk_selection = chunk_selection
         self.missing = missing
         self.token_pooling = token_pooling
+        self.layers = layers
         self.norm = norm
         self.micro_batch_tokens = micro_batch_tokens
         self.device = device
@@ -169,7 +172,8 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
-        self._set_fitted(ChunkEncoder(encoder, token_pooling), chunker, device)
+        network = ChunkEncoder(encoder, token_pooling, plain(self.layers))
+        self._set_fitted(network, chunker, device)
         task.end(dict)
         return self
 
@@ -180,7 +184,6 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.encoder_ = network.to(device).eval()
         self.chunker_ = chunker
         self._autocast = select_autocast(self.precision, device)
-        self._n_features_out = network.encoder.config.hidden_size
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -205,7 +208,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         inputs = self._check_input(X)
         self._validate_params()
         passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
-        embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
+        embeddings = np.empty((len(inputs), self.encoder_.embedding_size), dtype=np.float32)
         # one token is about four characters
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
@@ -219,7 +222,33 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         warn_of_unknown_tokens(characters, self.model_name)
-        return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
+        if self.norm is None:
+            return embeddings
+        parts = embeddings.reshape(-1, self.encoder_.encoder.config.hidden_size)
+        scaled = normalize(parts, norm=self.norm, copy=False).reshape(embeddings.shape)
+        return scaled / np.float32(np.sqrt(len(self.encoder_.blocks)))
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the names of the features, each of which tells its layer and kind of pooling.
+
+        Parameters
+        ----------
+        input_features : object
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), dtype object
+            Such as "longbertvectorizer_layer6_mean_0", where layer 0 is the embeddings.
+        """
+        check_is_fitted(self)
+        prefix, size = type(self).__name__.lower(), self.encoder_.encoder.config.hidden_size
+        names = [
+            f"{prefix}_layer{layer}_{kind}_{column}"
+            for layer, kind in self.encoder_.blocks
+            for column in range(size)
+        ]
+        return np.array(names, dtype=object)
 
     # Saving
 
@@ -335,8 +364,10 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         state = super().__getstate__()
         if "encoder_" in state:
             state["device_name"] = self.device_
-            token_pooling = self.encoder_.token_pooling  # from fit; the parameter may be new
-            state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
+            # from fit; the parameters may be new
+            names = ("token_pooling", "layers")
+            settings = {name: getattr(self.encoder_, name) for name in names}
+            state["encoder_"] = {**encoder_state(self.encoder_), "settings": settings}
             state["_autocast"] = precision_of(self._autocast)
         return state
 
@@ -345,7 +376,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         if "encoder_" in state:
             device = available_device(state.pop("device_name"))
             encoder, weights = encoder_from_state(state["encoder_"])
-            network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
+            network = ChunkEncoder(encoder, **state["encoder_"]["settings"])
             network.load_state_dict(weights, assign=True)
             state["encoder_"] = network.to(device).eval()
             state["_autocast"] = select_autocast(state["_autocast"], device)

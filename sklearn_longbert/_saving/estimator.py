@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from transformers.activations import ACT2FN
 
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._encoding.network import LongBertNetwork, network_settings
 from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._saving.encoder_files import (
@@ -120,6 +121,7 @@ def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
         parameters=manifest["parameters"],
         shaped={
             **{name: manifest["network"][name] for name in ("pooling", "token_pooling", "dropout")},
+            "layers": network.layers,
             "freeze_encoder": network.frozen,
             "attention_dropout": manifest["parameters"].get("attention_dropout"),
         },
@@ -161,7 +163,7 @@ def _load_network(
     if n_chunks.dtype.kind != "i" or n_chunks.ndim != 1 or (n_chunks < 0).any():
         raise ValueError(f"{HEAD}: {N_CHUNKS} are no numbers of chunks")
     encoder = load_saved_encoder(folder)
-    _check_settings(settings, head, encoder.config.hidden_size)
+    _check_settings(settings, head, encoder.config)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
         network = LongBertNetwork(encoder, **settings)
     weights = {name: torch.from_numpy(weight) for name, weight in head.items()}
@@ -174,19 +176,22 @@ def _load_network(
     return network, n_chunks.astype(np.intp)
 
 
-def _check_settings(settings: dict[str, Any], head: dict[str, Any], hidden_size: int) -> None:
+def _check_settings(settings: dict[str, Any], head: dict[str, Any], config: Any) -> None:
     """Raise ValueError at wrong settings, before anything is made in the sizes that they name."""
-    size = hidden_size
+    if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
+        raise ValueError("unknown pooling")
+    layers = settings.get("layers", "last")  # folders of the first version have none
+    n_layers = len(layer_numbers(layers, config.num_hidden_layers))
+    n_parts = n_layers * len(TOKEN_POOLINGS[settings["token_pooling"]])
+    size = embedding_size = n_parts * config.hidden_size
     if settings["hidden_layer"] is not None:
         size, activation = settings["hidden_layer"]
         if activation not in ACT2FN:
             raise ValueError(f"unknown activation {activation!r}")
-        if head["transform.0.weight"].shape != (size, hidden_size):
+        if head["transform.0.weight"].shape != (size, embedding_size):
             raise ValueError(f"a hidden layer of size {size!r}, but its weights differ")
     if head["head.weight"].shape != (settings["n_outputs"], size):
         raise ValueError(f"{settings['n_outputs']!r} outputs, but the head's weights differ")
-    if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
-        raise ValueError("unknown pooling")
     if not isinstance(settings["frozen"], bool) or not 0 <= settings["dropout"] < 1:
         raise ValueError("frozen is no bool, or dropout no probability")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._plain import plain
 from sklearn_longbert._targets.base import Targets
@@ -75,6 +76,9 @@ class Saved:
     def _check_used(self, new: dict[str, Any]) -> None:
         """Raise ValueError if new parameters differ from those that the fit has used."""
         used = {**{name: getattr(self.chunker, name) for name in CHUNKING}, **self.shaped}
+        if "layers" in new:
+            n_layers = self.network.encoder.config.num_hidden_layers
+            new = {**new, "layers": layer_numbers(new["layers"], n_layers)}
         for name in used.keys() & new.keys():
             if new[name] != used[name] and (name, new[name]) != ("token_pooling", "auto"):
                 raise ValueError(

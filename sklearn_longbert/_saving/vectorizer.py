@@ -61,7 +61,7 @@ def save(
     sections = {
         "parameters": parameters,
         "chunker": chunker_settings(chunker),
-        "network": {"token_pooling": network.token_pooling},
+        "network": {"token_pooling": network.token_pooling, "layers": network.layers},
     }
     with saved_folder(name, KIND, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
@@ -72,12 +72,12 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
     token_pooling = manifest["network"]["token_pooling"]
     if token_pooling not in TOKEN_POOLINGS:
         raise ValueError("unknown pooling")
-    network = ChunkEncoder(load_saved_encoder(folder), token_pooling)
+    network = ChunkEncoder(load_saved_encoder(folder), token_pooling, manifest["network"]["layers"])
     return Saved(
         folder=folder,
         version=manifest["version"],
         parameters=manifest["parameters"],
-        shaped={"token_pooling": token_pooling},
+        shaped={"token_pooling": token_pooling, "layers": network.layers},
         network=network,
         chunker=load_saved_chunker(folder, manifest["chunker"], network.encoder.config),
     )

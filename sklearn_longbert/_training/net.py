@@ -83,6 +83,8 @@ class LongBertNet(ScoredNet):
     progress : bool
         Whether to show a bar in training.
     monitor : ValidationMonitor or None
+    new_head : bool
+        Whether the head of the network that `module` makes has random weights.
     probe : callable or None
         Maps the embeddings, targets and weights of the documents to the coefficients and
         intercepts that a new head starts with.
@@ -103,6 +105,7 @@ class LongBertNet(ScoredNet):
         seed: int,
         progress: bool,
         monitor: ValidationMonitor | None = None,
+        new_head: bool = False,
         probe: Probe | None = None,
         **kwargs: Any,
     ) -> None:
@@ -124,6 +127,7 @@ class LongBertNet(ScoredNet):
         self.seed = seed
         self.progress = progress
         self.monitor = monitor
+        self.new_head = new_head
         self.probe = probe
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
@@ -173,7 +177,7 @@ class LongBertNet(ScoredNet):
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
-            if is_new and self.probe is not None:
+            if is_new and self.new_head:
                 self._set_training(False)
                 passes = self._shown_passes(dataset)
                 start_head(self.module_, dataset, self.probe, passes, self.cache_)

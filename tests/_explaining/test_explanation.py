@@ -66,12 +66,13 @@ def fitted(tiny_bert: str) -> LongBertClassifier:
     return fit(tiny_bert)
 
 
+@pytest.mark.parametrize("layers", ["last", "spread"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("targets", TARGETS)
 def test_contributions_add_up_to_what_is_predicted(
-    targets: str, pooling: str, tiny_bert: str
+    targets: str, pooling: str, layers: str, tiny_bert: str
 ) -> None:
-    estimator = fit(tiny_bert, targets, pooling=pooling)
+    estimator = fit(tiny_bert, targets, pooling=pooling, layers=layers)
     logits = estimator._predict_logits(TEXTS)
     for index, explanation in enumerate(estimator.explain(TEXTS)):
         predicted = estimator.predict(TEXTS)[index]

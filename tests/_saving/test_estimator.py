@@ -190,6 +190,7 @@ def test_predicts_and_trains_on_alike(
     "parameters",
     [
         {"pooling": "attention", "token_pooling": "cls"},
+        {"layers": (0, -1), "pooling": "attention", "token_pooling": "mean_max"},
         {"pooling": "max", "max_chunks": 2, "chunk_selection": "random", "chunk_overlap": 3},
         {"freeze_encoder": True, "pooling": "logsumexp", "head_init": "random"},
         {"early_stopping": True, "validation_fraction": 0.5, "max_epochs": 2},
@@ -590,6 +591,29 @@ def test_parameters_may_be_replaced_unless_a_fit_has_used_them(saved: Path) -> N
         LongBertRegressor.from_pretrained(saved)
 
 
+def test_layers_may_be_named_otherwise(tiny_bert: str, tmp_path: Path) -> None:
+    model = fit(tiny_bert, layers="spread")
+    model.save_pretrained(tmp_path / "saved")
+    load = partial(LongBertClassifier.from_pretrained, tmp_path / "saved")
+    for layers in ("spread", (0, 1, 2), (0, -2, -1)):
+        again = load(layers=layers)
+        assert again.layers == layers
+        np.testing.assert_array_equal(logits_of(again), logits_of(model))
+    for layers in ("last", (2, 1, 0)):
+        with pytest.raises(ValueError, match=r"but the saved .* with layers=\(0, 1, 2\)"):
+            load(layers=layers)
+    with pytest.raises(ValueError, match=r"the hidden states 0 \(its embeddings\) to 2"):
+        load(layers=(3,))
+
+
+def test_a_folder_that_was_saved_without_layers(saved: Path) -> None:
+    expected = logits_of(LongBertClassifier.from_pretrained(saved))
+    change_manifest(saved, lambda c: (c["network"].pop("layers"), c["parameters"].pop("layers")))
+    again = LongBertClassifier.from_pretrained(saved)
+    np.testing.assert_array_equal(logits_of(again), expected)
+    assert again.layers == "last"
+
+
 def test_a_folder_that_another_version_saved(
     fitted: LongBertClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -827,6 +851,12 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dropout of another kind": put("network", dropout="much"),
     "frozen of another kind": put("network", frozen="yes"),
     "an unknown setting": put("network", encoder=3),
+    "more layers than weights": put("network", layers={"$tuple": [0, 2]}),
+    "layers beyond the encoder": put("network", layers={"$tuple": [9]}),
+    "a billion layers": put("network", layers={"$tuple": [2] * 1000}),
+    "layers of another kind": put("network", layers=3),
+    "an unknown name of layers": put("network", layers="all"),
+    "more kinds than weights": put("network", token_pooling="mean_max"),
     "a chunk of a billion": put("chunker", chunk_size=10**9),
     "a negative chunk": put("chunker", chunk_size=-5),
     "an overlap beyond the chunk": put("chunker", chunk_overlap=100),
