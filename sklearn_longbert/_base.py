@@ -21,6 +21,7 @@ from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._parameters import BaseParameters
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
@@ -36,7 +37,7 @@ from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
 from sklearn_longbert._training.head_start import Start
-from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of
+from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of, start_of
 from sklearn_longbert._training.net import DivergedError, LongBertNet
 from sklearn_longbert._training.scored_net import Naming
 from sklearn_longbert._training.user_callbacks import check_callbacks, check_history_keys
@@ -130,13 +131,16 @@ class BaseLongBert(BaseParameters):
             baseline = new_baseline(self.baseline, targets)
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(data.inputs)
-        documents = self._chunk_to_train(data.inputs, chunker)
-        rows, held_out = self._hold_out(targets, data, documents, validation, chunker, random_state)
+        held_out = None if validation is None else validation.inputs
+        documents, of_held_out = self._chunk_to_train(data.inputs, held_out, chunker)
+        rows, validation, of_held_out = self._hold_out(
+            targets, data, documents, validation, of_held_out, random_state
+        )
         data = data.select(rows)
         training = data.dataset(documents[rows], targets)
         training.parts = out_of_fold(baseline, targets, data, training, keep=previous is not None)
-        monitor = None if held_out is None else self._make_monitor(targets, *held_out, baseline)
-        start = self._start(targets, data.groups) if previous is None else None
+        monitor = self._make_monitor(targets, validation, of_held_out, baseline)
+        start = start_of(self.head_init, targets, data) if previous is None else None
         net = self._make_net(chunker, targets, random_state, start, monitor, previous)
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class BaseLongBert(BaseParameters):
         net.callbacks = [*(net.callbacks or []), reporter]
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
-            net.train(training, self.max_epochs, naming)
+            net.train(training, plain(self.max_epochs), naming)
         except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
@@ -192,26 +196,27 @@ class BaseLongBert(BaseParameters):
         data: Labelled,
         documents: NDArray[np.object_],
         validation: Labelled | None,
-        chunker: TextChunker,
+        of_validation: NDArray[np.object_] | None,
         random_state: np.random.RandomState,
-    ) -> tuple[NDArray[np.intp], tuple[Labelled, NDArray[np.object_]] | None]:
+    ) -> tuple[NDArray[np.intp], Labelled | None, NDArray[np.object_] | None]:
         """Return the rows that train, and the texts that are scored, with their documents."""
-        rows = np.arange(len(documents))
-        if validation is not None:
-            return rows, (validation, self._chunk(validation.inputs, chunker, "X_val"))
-        if not self.early_stopping:
-            return rows, None
+        rows: NDArray[np.intp] = np.arange(len(documents))
+        if validation is not None or not self.early_stopping:
+            return rows, validation, of_validation
         seed, strata = _draw_seed(random_state), targets.strata(data.y)
-        rows, others = hold_out(len(documents), self.validation_fraction, strata, data.groups, seed)
-        return rows, (data.select(others), documents[others])
+        share = plain(self.validation_fraction)
+        rows, others = hold_out(len(documents), share, strata, data.groups, seed)
+        return rows, data.select(others), documents[others]
 
     def _make_monitor(
         self,
         targets: Targets,
-        held_out: Labelled,
-        documents: NDArray[np.object_],
+        held_out: Labelled | None,
+        documents: NDArray[np.object_] | None,
         baseline: Baseline | None,
-    ) -> ValidationMonitor:
+    ) -> ValidationMonitor | None:
+        if held_out is None or documents is None:
+            return None
         if self.scoring is None:
             targets.check_scored(len(documents))
         scorer, weights = self._scorer(), held_out.weights
@@ -222,14 +227,10 @@ class BaseLongBert(BaseParameters):
             dataset,
             score_of_scorer(scorer, held_out.inputs, named, weights) if scorer else loss_score,
             is_tried=self.scoring not in (None, "loss"),
-            early_stopping=self.early_stopping,
-            n_iter_no_change=self.n_iter_no_change,
-            tol=self.tol,
+            early_stopping=plain(self.early_stopping),
+            n_iter_no_change=plain(self.n_iter_no_change),
+            tol=plain(self.tol),
         )
-
-    def _start(self, targets: Targets, groups: NDArray[np.intp] | None) -> Start:
-        probe = targets.probe if self.head_init == "linear_probe" else None
-        return Start(probe, targets.linear_kind, groups)
 
     def _partial_fit(
         self,
@@ -247,7 +248,7 @@ class BaseLongBert(BaseParameters):
         training = data.dataset(documents, targets)
         if is_first:
             training.parts = out_of_fold(baseline, targets, data, training)
-            start = self._start(targets, data.groups)
+            start = start_of(self.head_init, targets, data)
             net = self._make_net(chunker, targets, random_state, start, warmup_fraction=None)
         else:
             training.parts = parts_of(baseline, data.inputs)
@@ -290,8 +291,10 @@ class BaseLongBert(BaseParameters):
         """
         self._check_token_pooling(self.token_pooling, chunker)
         choose_device = available_device if anywhere else select_device
-        device = choose_device(str(self.device))
-        settings = {"warmup_fraction": self.warmup_fraction, **settings}
+        device = choose_device(str(plain(self.device)))
+        scales = None if previous is None else previous.baseline_scales
+        defaults = {"warmup_fraction": plain(self.warmup_fraction), "baseline_scales": scales}
+        settings = {**defaults, **settings}
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
@@ -299,7 +302,6 @@ class BaseLongBert(BaseParameters):
             seed=_draw_seed(random_state),
             monitor=monitor,
             start=start,
-            baseline_scales=None if previous is None else previous.baseline_scales,
             device=str(device),
             **self._training_settings(),
             **settings,
@@ -309,10 +311,10 @@ class BaseLongBert(BaseParameters):
         """Return the settings of a net that may change from one training to the next."""
         return {
             "lr": float(self.learning_rate),
-            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no NumPy integer
+            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no more
             "weight_decay": float(self.weight_decay),
-            "max_grad_norm": self.max_grad_norm,
-            "micro_batch_tokens": self.micro_batch_tokens,
+            "max_grad_norm": plain(self.max_grad_norm),
+            "micro_batch_tokens": plain(self.micro_batch_tokens),
             "progress": bool(self.verbose),
             "callbacks": list(self.callbacks or []),
         }
@@ -321,11 +323,11 @@ class BaseLongBert(BaseParameters):
         self, n_outputs: int, chunker: TextChunker, previous: LongBertNet | None
     ) -> Callable[[], LongBertNetwork]:
         """Return a function that makes a network: skorch would train a given network itself."""
-        dropouts = (self.dropout, self.attention_dropout)
-        settings: dict[str, Any] = {"pooling": self.pooling, "dropout": self.dropout}
-        settings["frozen"] = self.freeze_encoder
+        dropouts = (plain(self.dropout), plain(self.attention_dropout))
+        settings = {name: plain(getattr(self, name)) for name in ("pooling", "layers", "dropout")}
+        settings["frozen"] = plain(self.freeze_encoder)
         if previous is not None:
-            if self._encoder_name != (self.model_name, self.revision):
+            if self._encoder_name != (plain(self.model_name), plain(self.revision)):
                 name, revision = self._encoder_name
                 raise ValueError(
                     f"warm_start=True goes on from the weights of {name!r}, revision={revision!r}, "
@@ -333,7 +335,7 @@ class BaseLongBert(BaseParameters):
                     f"revision={self.revision!r}: set warm_start=False."
                 )
             if self.token_pooling != "auto":
-                settings["token_pooling"] = self.token_pooling
+                settings["token_pooling"] = plain(self.token_pooling)
             state = network_state(previous.module_)  # the previous net may go on to predict
             return partial(network_from_state, state, dropouts, **settings)
 
@@ -361,7 +363,7 @@ class BaseLongBert(BaseParameters):
             "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
             "chunk_report": chunk_report(documents),
             "baseline": baseline,
-            "encoder_name": (self.model_name, self.revision),
+            "encoder_name": (plain(self.model_name), plain(self.revision)),
         }
 
     def _set_fitted(
@@ -415,7 +417,7 @@ class BaseLongBert(BaseParameters):
 
     def _set_micro_batches(self) -> None:
         """Set `micro_batch_tokens` of the net, which may be changed without another fit."""
-        name, value = "micro_batch_tokens", self.micro_batch_tokens
+        name, value = "micro_batch_tokens", plain(self.micro_batch_tokens)
         validate_parameter_constraints(  # no fit has checked its new value
             {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
         )

@@ -14,10 +14,11 @@ from sklearn.utils._param_validation import StrOptions
 
 from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.base import ClassTargets
-from sklearn_longbert._targets.checks import check_labels
+from sklearn_longbert._targets.checks import check_labels, warn_of_one_hot
 from sklearn_longbert._targets.class_weights import ClassWeight
 from sklearn_longbert._targets.targets import targets_of_labels, targets_of_parts
 from sklearn_longbert._training.labelled import Labelled
@@ -85,6 +86,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
+        layers: str | tuple[int, ...] = "last",
         baseline: Any = None,
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
@@ -121,6 +123,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             missing=missing,
             pooling=pooling,
             token_pooling=token_pooling,
+            layers=layers,
             baseline=baseline,
             head_init=head_init,
             freeze_encoder=freeze_encoder,
@@ -168,7 +171,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
             documents that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels of at least two classes, or zeros and ones with one column per label.
+            Labels of at least two classes, or zeros and ones with one column per label. If each
+            text has one class, pass labels: columns with a single 1 a row are warned of.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each text in the loss. A text of weight 0 is left out.
         groups : array-like of shape (n_samples,), default=None
@@ -192,7 +196,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         OSError
             If the Hub is needed and cannot be reached.
         """
-        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
+        task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
         validation = self._check_validation(X_val, y_val)
         targets = targets_of_labels(data.y)
@@ -203,7 +207,9 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
                     f"y has {targets.names}: set warm_start=False, or use partial_fit."
                 )
             targets = self._targets
-        return self._fit(task, targets, self._indexed(targets, data), validation)
+        data = self._indexed(targets, data)
+        warn_of_one_hot(data.y)
+        return self._fit(task, targets, data, validation)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -16,20 +16,25 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
+from sklearn_longbert._baselines.choose import baseline_from_state, baseline_state
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._explaining.explain import explain
 from sklearn_longbert._explaining.explanation import DocumentExplanation
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_config
 from sklearn_longbert._provenance import warn_of_another_version
 from sklearn_longbert._saving.checkpoint import (
+    TAKEN_BY_HEADS,
     check_known_head,
     network_from_checkpoint,
     targets_of_checkpoint,
 )
-from sklearn_longbert._saving.estimator import LOOKUPS, load, save
-from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._saving.estimator import load, save
+from sklearn_longbert._saving.saved import SavedEstimator
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.documents import chunk_report
+from sklearn_longbert._texts.reader import texts_of
 from sklearn_longbert._training.net import LongBertNet
 from sklearn_longbert._training.user_callbacks import check_callbacks
 
@@ -80,7 +85,8 @@ class LongBertEstimator(BaseLongBert):
         """Explain which passages of each text decided, and by how much.
 
         At the level of chunks an explanation costs one prediction and is exact: contributions add
-        up to the text's logits. With `pooling` "mean" and "attention", a chunk contributes its own
+        up to the text's logits, and those of a regressor to its prediction less `base_value`, the
+        mean of its targets. With `pooling` "mean" and "attention", a chunk contributes its own
         logits times its weight. With "max", the chunk with the largest logit of a class
         contributes all of it. With "logsumexp", the text's logit is divided among the chunks by
         the softmax of their logits. Passages do not overlap: the first half of the tokens that two
@@ -100,7 +106,7 @@ class LongBertEstimator(BaseLongBert):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            The texts themselves, not documents that TextChunker made of them.
+            Texts, or documents that TextChunker made of them.
         level : {"chunk", "sentence"}, default="chunk"
             Kind of the passages.
         max_sentences : int, default=None
@@ -135,16 +141,14 @@ class LongBertEstimator(BaseLongBert):
         }
         given = {"level": level, "max_sentences": max_sentences}
         validate_parameter_constraints(constraints, given, f"{type(self).__name__}.explain")
-        texts = self._check_input(X)
-        if isinstance(texts, np.ndarray):
-            raise TypeError(
-                "X holds chunked documents, which do not know their texts: pass the texts "
-                "themselves, whose passages explain shows."
-            )
-        documents = self.chunker_._cut(texts, with_spans=True)
+        inputs = self._check_input(X)
+        if isinstance(inputs, list):
+            documents = self.chunker_._cut(inputs, with_spans=True)
+        else:
+            documents = self._chunk(inputs, self.chunker_, "X")
         self._set_micro_batches()
-        progress = bool(self.verbose)
-        return explain(texts, documents, self.net_, self._targets, level, max_sentences, progress)
+        how = (level, plain(max_sentences), bool(self.verbose))
+        return explain(texts_of(inputs), documents, self.net_, self._baseline, self._targets, *how)
 
     # Saving
 
@@ -154,6 +158,8 @@ class LongBertEstimator(BaseLongBert):
         if "net_" in state:
             state["net_"] = self.net_.__getstate__()
             state["_targets"] = targets_state(self._targets)
+            if self._baseline is not None:
+                state["_baseline"] = baseline_state(self._baseline, in_pickle=True)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -161,7 +167,10 @@ class LongBertEstimator(BaseLongBert):
         if "net_" in state:
             net = LongBertNet.__new__(LongBertNet)
             net.__setstate__(state["net_"])
-            state["net_"], state["_targets"] = net, targets_from_state(state["_targets"])
+            targets = targets_from_state(state["_targets"])
+            state.update(net_=net, _targets=targets)
+            if state["_baseline"] is not None:
+                state["_baseline"] = baseline_from_state(state["_baseline"], targets)
         super().__setstate__(state)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
@@ -170,14 +179,20 @@ class LongBertEstimator(BaseLongBert):
         The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
         read. transformers' AutoModel opens the encoder in it. The folder is written beside its
         place, as ``.<name>.<random>.partial``, and then renamed: whatever happens, the folder that
-        was there before stays readable until the new one is complete. `callbacks`, a callable
-        `scoring`, metadata requests and the optimizer are not saved.
+        was there before stays readable until the new one is complete and was loaded again.
+        Parameters are saved as plain values: NumPy's float32 as a float, for instance.
+        `callbacks`, a callable `scoring`, metadata requests and the optimizer are not saved.
+
+        A clone of a repository stays one. These files and folders are carried over into the new
+        folder, as hard links where the file system has them: ``.git*``, ``.cache``,
+        ``.huggingface``, ``README*``, ``LICENSE*`` and ``NOTICE*``. Let no git command run there
+        while the folder is saved.
 
         Parameters
         ----------
         folder : str or path-like
-            Folder to save in. Missing parent folders are made. If it exists, it must be empty or
-            hold only an estimator that was saved before, which is replaced.
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and the files that are carried over.
 
         Raises
         ------
@@ -186,7 +201,8 @@ class LongBertEstimator(BaseLongBert):
         FileExistsError
             If the folder holds anything else.
         OSError
-            If it cannot be written, for instance because the disk is full.
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
         TypeError
             If a parameter or a class label has no form in JSON.
         """
@@ -204,11 +220,12 @@ class LongBertEstimator(BaseLongBert):
         keeps_random_state = isinstance(self.random_state, Integral)
         save(
             folder,
+            _kind_of(type(self)),
             self.net_.module_,
             self.chunker_,
             self._targets,
-            estimator=_kind_of(type(self)),
-            parameters={**self.get_params(deep=False), **dict.fromkeys(unsaved)},
+            self._baseline,
+            parameters=plain({**self.get_params(deep=False), **dict.fromkeys(unsaved)}),
             fitted={
                 "history": self.history_,
                 "best_epoch": self.best_epoch_,
@@ -216,7 +233,9 @@ class LongBertEstimator(BaseLongBert):
                 "chunk_report": self.chunk_report_,
                 "encoder_name": self._encoder_name,
                 "random_state": self._random_state if keeps_random_state else None,
+                "baseline_scales": self.net_.baseline_scales,
             },
+            check=lambda saved: saved.make(type(self), {}),
         )
 
     @classmethod
@@ -241,7 +260,8 @@ class LongBertEstimator(BaseLongBert):
             Parameters of the estimator. For a saved estimator they replace the saved ones, such
             as `device`. Those that shape the chunks and the network must keep their values.
             `revision` and `local_files_only` say how the Hub is asked for the folder. For a
-            checkpoint, `token_pooling` is "cls", because these heads take the first token.
+            checkpoint, `token_pooling` is "cls" and `layers` is "last", because these heads take
+            the last layer's first token.
 
         Returns
         -------
@@ -269,24 +289,21 @@ class LongBertEstimator(BaseLongBert):
         >>> bool((again.decision_function(texts) == classifier.decision_function(texts)).all())
         True
         """
-        saved = load(model_name)
+        kind = _kind_of(cls)
+        saved = load(model_name, kind)
         if saved is None:
-            estimator = cls(model_name, **{"token_pooling": "cls", **parameters})
+            estimator = cls(model_name, **{**TAKEN_BY_HEADS, **parameters})
             estimator._validate_params()
             folder = find_folder(model_name, estimator.revision, estimator.local_files_only)
-            saved = load(folder)
+            saved = load(folder, kind)
             if saved is None:
                 return estimator._start_at_checkpoint(folder)
         return cls._from_saved(saved, parameters)
 
     @classmethod
-    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
-        new = {name: value for name, value in parameters.items() if name not in LOOKUPS}
-        saved.check_class(cls, _kind_of(cls), new, cls._get_param_names())
-        estimator = cls(**{**saved.parameters, **new})
-        estimator._validate_params()
+    def _from_saved(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
+        estimator = saved.make(cls, parameters)
         check_callbacks(estimator.callbacks)
-        saved.check_used(new)
         warn_of_another_version(cls.__name__, saved.version)
         random_state = saved.fitted.pop("random_state") or check_random_state(
             estimator.random_state
@@ -295,28 +312,37 @@ class LongBertEstimator(BaseLongBert):
             saved.chunker,
             saved.targets,
             np.random.RandomState(0),  # its seed has no effect here
-            anywhere="device" not in new,
+            anywhere="device" not in parameters,
             warmup_fraction=None,
+            baseline_scales=saved.fitted.pop("baseline_scales"),
         )
         net.start(lambda: saved.network)
         return estimator._set_fitted(net, saved.chunker, saved.targets, random_state, saved.fitted)
 
     def _start_at_checkpoint(self, folder: Path) -> Self:
         """Take over the encoder and the head that somebody else fine-tuned."""
-        if self.token_pooling not in ("auto", "cls"):
-            raise ValueError(
-                'Heads for sequence classification take the first token: leave token_pooling="cls".'
-            )
         config = load_config(folder)
+        n_layers = config.num_hidden_layers
+        takes_last = layer_numbers(self.layers, n_layers) == (n_layers,)
+        if self.token_pooling not in ("auto", "cls") or not takes_last:
+            raise ValueError(
+                "Heads for sequence classification take the last layer's first token: leave "
+                'token_pooling="cls" and layers="last".'
+            )
         check_known_head(config, folder)
         targets, order = targets_of_checkpoint(config, _kind_of(type(self)))
         random_state = check_random_state(self.random_state)
         chunker = self._chunker_for([""]).fit()
         net = self._make_net(chunker, targets, random_state, warmup_fraction=None)
-        dropouts = (self.dropout, self.attention_dropout)
+        dropouts = (plain(self.dropout), plain(self.attention_dropout))
         net.start(
             partial(
-                network_from_checkpoint, folder, dropouts, order, self.pooling, self.freeze_encoder
+                network_from_checkpoint,
+                folder,
+                dropouts,
+                order,
+                plain(self.pooling),
+                plain(self.freeze_encoder),
             )
         )
         learned = self._learned(net, np.array([], dtype=object), None)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
+from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS, POOLINGS
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.reader import TextReader
@@ -20,7 +20,7 @@ class BaseParameters(TextReader):
 
     _parameter_constraints: dict[str, Any] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
+        **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -58,6 +58,7 @@ class BaseParameters(TextReader):
         missing: str = "error",
         pooling: str = "mean",
         token_pooling: str = "auto",
+        layers: str | tuple[int, ...] = "last",
         baseline: Any = None,
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
@@ -92,6 +93,7 @@ class BaseParameters(TextReader):
         self.missing = missing
         self.pooling = pooling
         self.token_pooling = token_pooling
+        self.layers = layers
         self.baseline = baseline
         self.head_init = head_init
         self.freeze_encoder = freeze_encoder

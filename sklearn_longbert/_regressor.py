@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 
 from sklearn_longbert._estimator import LongBertEstimator
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._targets.checks import check_values
 from sklearn_longbert._targets.targets import Numbers
@@ -90,7 +91,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         OSError
             If the Hub is needed and cannot be reached.
         """
-        task = FitTask.of(self, X, y, sample_weight, self.max_epochs)
+        task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
         validation = self._check_validation(X_val, y_val)
         targets = self._targets if self._is_warm() else Numbers.of(data.y, data.weights)

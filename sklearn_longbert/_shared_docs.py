@@ -18,13 +18,17 @@ PARAMETERS = {
     "chunk_size": (
         "int",
         """Most tokens of a chunk, special tokens included. None is the encoder's limit, at most
-        512. A text whose chunks are all kept is cut into equally long chunks.""",
+        512. A text whose chunks are all kept is cut into chunks of about equal length. They end
+        where a paragraph, else a sentence, else a word ends.""",
     ),
-    "chunk_overlap": ("int", "Tokens that a chunk repeats from the one before."),
+    "chunk_overlap": (
+        "int",
+        """Tokens that a chunk repeats from the one before. New text begins where that one ends.""",
+    ),
     "max_chunks": (
         "int",
         """Most chunks of a text that are kept; None keeps all. 1 is the usual truncation. A text
-        that it cuts has full chunks.""",
+        that it cuts has chunks as full as whole words allow.""",
     ),
     "chunk_selection": (
         '{"head", "tail", "head_tail", "even", "random"}',
@@ -49,29 +53,38 @@ PARAMETERS = {
         2018, https://arxiv.org/abs/1802.04712).""",
     ),
     "token_pooling": (
-        '{"auto", "mean", "cls"}',
-        """How hidden states become the embedding of a chunk: their mean over the real tokens,
-        or the hidden state of the first token. "auto" takes what a folder of
-        sentence-transformers states in its file 1_Pooling/config.json, and the mean where there
-        is none. A saved estimator keeps the pooling that its fit has used.""",
+        '{"auto", "mean", "max", "mean_max", "cls"}',
+        """How hidden states become the embedding of a chunk: their mean over the real tokens, their
+        maximum column by column, both side by side, or the hidden state of the first token.
+        "auto" takes what a folder of sentence-transformers states in its file
+        1_Pooling/config.json, and the mean where there is none. A saved estimator keeps the
+        pooling that its fit has used.""",
+    ),
+    "layers": (
+        '{"last", "spread"} or tuple of int',
+        """The layers whose hidden states become the embedding of a chunk. Their embeddings stand
+        side by side, so that several layers make a larger embedding, by the same pass of the
+        encoder. "spread" is the token embeddings, the middle layer and the last one. In a tuple 0
+        is the token embeddings, 1 the first layer, and negative numbers count from the end.""",
     ),
     "baseline": (
         '"words", estimator or None',
-        """A model of the raw texts on whose logits the encoder builds, as boosting builds on a
-        base margin. "words" is a linear model of words and punctuation marks, and one of
-        characters, both with their case. Any estimator of texts with `predict_proba` or
-        `decision_function` (of a regressor, `predict`) may stand in its place. What it says of
-        texts that it was not fitted on is added to the logits in training, so the encoder learns
-        what the baseline leaves unexplained. In prediction a baseline that is fitted on all
-        training texts is added. It and the linear probe are scaled, each model by a factor that
-        is not negative, so that the loss of the sum on texts that they were not fitted on is least.
-        A baseline that does not help has no effect. `partial_fit` and `warm_start` keep the
-        baseline of the first fit.""",
+        """A model of the raw texts on whose logits the encoder builds, as boosting builds on a base
+        margin. "words" is a linear model of words and punctuation marks, and one of characters,
+        both with their case. Any estimator of texts with `predict_proba` or `decision_function`
+        (of a regressor, `predict`) may stand in its place. What it says of texts that it was not
+        fitted on is added to the logits in training, so the encoder learns what the baseline
+        leaves unexplained. In prediction a baseline that is fitted on all training texts is added.
+        It and the linear probe are scaled, each model by a factor that is not negative, so that
+        the loss of the sum on texts that they were not fitted on is least. A baseline that does
+        not help has no effect. `predict` needs the texts, which documents of TextChunker keep.
+        `partial_fit` and `warm_start` keep the baseline of the first fit.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',
-        """Where the head starts. "random" starts it at random weights, "linear_probe" at a linear
-        model of the encoder's own embeddings of the training texts (Kumar et al., 2022,
+        """Where the head starts. "random" starts it at random weights, scaled so that each layer
+        and kind of pooling has the same say. "linear_probe" starts it at a linear model of the
+        encoder's own embeddings of the training texts (Kumar et al., 2022,
         https://arxiv.org/abs/2202.10054). Cross-validation chooses the regularisation of this
         model. With `pooling` "mean" and "attention" it is a model of the mean embeddings of
         texts. With "max" and "logsumexp" it is a model of chunks, fitted to the loss of the
@@ -150,7 +163,11 @@ PARAMETERS = {
         column of `y`.""",
     ),
     "warm_start": ("bool", "Whether fit goes on from the weights of the last fit."),
-    "norm": ('{"l2"} or None', '"l2" scales embeddings to length 1.'),
+    "norm": (
+        '{"l2"} or None',
+        """"l2" scales embeddings to length 1. The parts of several layers, or of mean and maximum,
+        get equal lengths.""",
+    ),
     "device": (
         "str or torch.device",
         'Device that computes; "auto" is CUDA where there is one, else the CPU.',

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_embeddings, stretches
-from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
+from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import (
     available_device,
     precision_of,
@@ -27,10 +28,13 @@ from sklearn_longbert._pretrained.devices import (
 )
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
+from sklearn_longbert._provenance import warn_of_another_version
+from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._saving.vectorizer import load, save
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._texts.reader import Inputs, TextReader
-from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
+from sklearn_longbert._texts.reader import Inputs, TextReader, characters_to_warn_of
+from sklearn_longbert._texts.unknown import Characters, warn_of_unknown_tokens
 
 STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at once
 
@@ -48,7 +52,7 @@ STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at onc
         "verbose": "1 shows a progress bar where there are many texts.",
     }
 )
-class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextReader):
+class LongBertVectorizer(TransformerMixin, TextReader):
     """Turn texts of any length into embeddings of a pretrained encoder.
 
     The embedding of a text is the mean of its chunks' embeddings. Nothing is trained. Use it for
@@ -80,12 +84,13 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
     >>> bool(cat @ kitten > cat @ tax)
     True
     >>> vectorizer.get_feature_names_out()[:2]
-    array(['longbertvectorizer0', 'longbertvectorizer1'], dtype=object)
+    array(['longbertvectorizer_layer6_mean_0',
+           'longbertvectorizer_layer6_mean_1'], dtype=object)
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
         **TextChunker._parameter_constraints,
-        "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
+        **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -103,6 +108,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         chunk_selection: str = "head",
         missing: str = "error",
         token_pooling: str = "auto",
+        layers: str | tuple[int, ...] = "last",
         norm: str | None = None,
         micro_batch_tokens: int | str = "auto",
         device: str | torch.device = "auto",
@@ -118,6 +124,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self.chunk_selection = chunk_selection
         self.missing = missing
         self.token_pooling = token_pooling
+        self.layers = layers
         self.norm = norm
         self.micro_batch_tokens = micro_batch_tokens
         self.device = device
@@ -161,15 +168,22 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         self._check_token_pooling(self.token_pooling, chunker)
         if X is not None and isinstance(inputs, np.ndarray):
             self._chunk(inputs, chunker, "X")
-        device = select_device(str(self.device))
+        device = select_device(str(plain(self.device)))
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
-        self.encoder_ = ChunkEncoder(encoder, token_pooling).to(device).eval()
+        network = ChunkEncoder(encoder, token_pooling, plain(self.layers))
+        self._set_fitted(network, chunker, device)
+        task.end(dict)
+        return self
+
+    def _set_fitted(
+        self, network: ChunkEncoder, chunker: TextChunker, device: torch.device
+    ) -> Self:
+        """Set every fitted attribute. No other method sets any."""
+        self.encoder_ = network.to(device).eval()
         self.chunker_ = chunker
         self._autocast = select_autocast(self.precision, device)
-        self._n_features_out = encoder.config.hidden_size
-        task.end(dict)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -193,8 +207,8 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         check_is_fitted(self)
         inputs = self._check_input(X)
         self._validate_params()
-        passes = Passes(self.micro_batch_tokens, self.encoder_.device, self._autocast)
-        embeddings = np.empty((len(inputs), self._n_features_out), dtype=np.float32)
+        passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
+        embeddings = np.empty((len(inputs), self.encoder_.embedding_size), dtype=np.float32)
         # one token is about four characters
         sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
@@ -202,13 +216,139 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows in stretches(sizes, STREAM_CHARACTERS):
                 documents = self._chunk(inputs[rows], self.chunker_, "X")
-                characters = characters.plus(count_characters(documents))
+                characters = characters.plus(characters_to_warn_of(inputs, documents))
                 with own_modes(passes.device):
                     part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         warn_of_unknown_tokens(characters, self.model_name)
-        return normalize(embeddings, norm=self.norm, copy=False) if self.norm else embeddings
+        if self.norm is None:
+            return embeddings
+        parts = embeddings.reshape(-1, self.encoder_.encoder.config.hidden_size)
+        scaled = normalize(parts, norm=self.norm, copy=False).reshape(embeddings.shape)
+        return scaled / np.float32(np.sqrt(len(self.encoder_.blocks)))
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the names of the features, each of which tells its layer and kind of pooling.
+
+        Parameters
+        ----------
+        input_features : object
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), dtype object
+            Such as "longbertvectorizer_layer6_mean_0", where layer 0 is the embeddings.
+        """
+        check_is_fitted(self)
+        prefix, size = type(self).__name__.lower(), self.encoder_.encoder.config.hidden_size
+        names = [
+            f"{prefix}_layer{layer}_{kind}_{column}"
+            for layer, kind in self.encoder_.blocks
+            for column in range(size)
+        ]
+        return np.array(names, dtype=object)
+
+    # Saving
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Save the fitted vectorizer as a folder that :meth:`from_pretrained` reads.
+
+        The folder holds safetensors, the tokenizer and JSON, and nothing that is run when it is
+        read. transformers' AutoModel opens the encoder in it. The folder is written beside its
+        place, loaded again, and then renamed. :meth:`LongBertClassifier.save_pretrained` says
+        which files of git and the Hub are carried over.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Folder to save in. Missing parent folders are made. If it exists, it must hold nothing
+            but what was saved before, which is replaced, and files of git and the Hub, which are
+            carried over.
+
+        Raises
+        ------
+        NotFittedError
+            If the vectorizer is not fitted.
+        FileExistsError
+            If the folder holds anything else.
+        OSError
+            If it cannot be written, for instance because the disk is full, or what was written
+            cannot be loaded again. What was there before is unchanged.
+        TypeError
+            If a parameter has no form in JSON.
+        """
+        check_is_fitted(self)
+        save(
+            folder,
+            self.encoder_,
+            self.chunker_,
+            plain(self.get_params(deep=False)),
+            check=lambda saved: saved.make(type(self), {}),
+        )
+
+    @classmethod
+    @torch.inference_mode(False)
+    def from_pretrained(cls, model_name: str | PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted vectorizer that was saved by :meth:`save_pretrained`.
+
+        Its embeddings are the same, to the last bit. Nothing in the folder is run, and every file
+        is compared with its checksum.
+
+        Parameters
+        ----------
+        model_name : str or path-like
+            Folder of :meth:`save_pretrained`, or its Hub id.
+        **parameters : dict
+            Parameters that replace the saved ones, such as `device` or `norm`. Those that shape
+            the chunks, and `token_pooling`, must keep their values. `revision` and
+            `local_files_only` say how the Hub is asked for the folder.
+
+        Returns
+        -------
+        vectorizer : LongBertVectorizer
+            On the device of "auto" if its own device is missing.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds no vectorizer, or one that is damaged or of another format; or if
+            a parameter is not as described.
+        OSError
+            If the Hub is needed and cannot be reached.
+
+        Examples
+        --------
+        >>> from tempfile import mkdtemp
+        >>> from sklearn_longbert import LongBertVectorizer
+        >>> vectorizer, folder = LongBertVectorizer(chunk_size=64).fit(), mkdtemp()
+        >>> vectorizer.save_pretrained(folder)
+        >>> again = LongBertVectorizer.from_pretrained(folder)
+        >>> bool((again.transform(["A cat. "]) == vectorizer.transform(["A cat. "])).all())
+        True
+        """
+        saved = load(model_name)
+        if saved is None:
+            vectorizer = cls(model_name, **parameters)
+            vectorizer._validate_params()
+            revision, local = vectorizer.revision, vectorizer.local_files_only
+            folder = find_folder(model_name, revision, local)
+            saved = load(folder)
+            if saved is None:
+                raise ValueError(
+                    f"The folder {folder} holds no saved vectorizer: to make one of its encoder, "
+                    f"fit {cls.__name__}(model_name={str(model_name)!r})."
+                )
+        return cls._from_saved(saved, parameters)
+
+    @classmethod
+    def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
+        vectorizer = saved.make(cls, parameters)
+        warn_of_another_version(cls.__name__, saved.version)
+        choose_device = select_device if "device" in parameters else available_device
+        device = choose_device(str(plain(vectorizer.device)))
+        return vectorizer._set_fitted(saved.network, saved.chunker, device)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "encoder_")
@@ -224,8 +364,10 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         state = super().__getstate__()
         if "encoder_" in state:
             state["device_name"] = self.device_
-            token_pooling = self.encoder_.token_pooling  # from fit; the parameter may be new
-            state["encoder_"] = {**encoder_state(self.encoder_), "token_pooling": token_pooling}
+            # from fit; the parameters may be new
+            names = ("token_pooling", "layers")
+            settings = {name: getattr(self.encoder_, name) for name in names}
+            state["encoder_"] = {**encoder_state(self.encoder_), "settings": settings}
             state["_autocast"] = precision_of(self._autocast)
         return state
 
@@ -234,7 +376,7 @@ class LongBertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Text
         if "encoder_" in state:
             device = available_device(state.pop("device_name"))
             encoder, weights = encoder_from_state(state["encoder_"])
-            network = ChunkEncoder(encoder, state["encoder_"]["token_pooling"])
+            network = ChunkEncoder(encoder, **state["encoder_"]["settings"])
             network.load_state_dict(weights, assign=True)
             state["encoder_"] = network.to(device).eval()
             state["_autocast"] = select_autocast(state["_autocast"], device)

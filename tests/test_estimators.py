@@ -29,7 +29,12 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from tiny import save_tiny_encoder
 
-from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
+from sklearn_longbert import (
+    LongBertClassifier,
+    LongBertRegressor,
+    LongBertVectorizer,
+    TextChunker,
+)
 from sklearn_longbert import _base as base_module
 from sklearn_longbert._texts import chunker as chunker_module
 
@@ -687,6 +692,9 @@ def test_warm_start_errors(classifier: partial, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same classes"):
         model.fit(make_texts(3), np.array(WORDS)[np.arange(12) % 3])
     assert model.predict(X[:1])[0] in WORDS  # what was learned is still there
+    for changed in ({"layers": "spread"}, {"token_pooling": "mean_max"}):
+        with pytest.raises(ValueError, match=r"embeddings of size 16, .* the size (32|48)"):
+            clone(model).fit(X, y).set_params(**changed).fit(X, y)
     other = save_tiny_encoder("bert", tmp_path)
     with pytest.raises(ValueError, match=r"now model_name=.*set warm_start=False"):
         model.set_params(model_name=str(other)).fit(X, y)
@@ -933,7 +941,8 @@ def test_predictions_are_not_rounded_to_float32(regressor: partial, y: np.ndarra
     )
     (explanation,) = model.explain(X[:1])
     np.testing.assert_allclose(explanation.logits, model.predict(X[:1]), rtol=1e-12)
-    np.testing.assert_allclose(explanation.contributions.sum(), model.predict(X[:1])[0], rtol=1e-9)
+    total = explanation.base_value + explanation.contributions.sum()
+    np.testing.assert_allclose(total, model.predict(X[:1]), rtol=1e-9)
 
 
 def test_regressor_predicts_in_the_callers_unit(regressor: partial) -> None:
@@ -1302,6 +1311,26 @@ def test_one_chunk_equals_the_truncated_text(
     np.testing.assert_array_equal(model.predict_proba(X), of_truncated.predict_proba(truncated))
     whole = classifier().fit(X, y)
     assert np.abs(whole.predict_proba(X) - model.predict_proba(X)).max() > 1e-5
+
+
+@pytest.mark.parametrize("token_pooling", ["mean", "max", "mean_max", "cls"])
+@pytest.mark.parametrize("layers", ["spread", (0,), (-1, 1)], ids=str)
+def test_predictions_are_the_head_of_the_embeddings(
+    classifier: partial, layers: Any, token_pooling: str, tiny_bert: str
+) -> None:
+    """The embeddings are those of the vectorizer; the network is a plain linear head on them."""
+    embedding = {"layers": layers, "token_pooling": token_pooling}
+    for freeze_encoder in (True, False):
+        model = classifier(**embedding, freeze_encoder=freeze_encoder, learning_rate=STILL)
+        model.fit(TEXTS, LABELLED)
+        vectorizer = LongBertVectorizer(
+            tiny_bert, **embedding, chunk_size=16, device="cpu", precision="float32"
+        )
+        head = model.net_.module_.head
+        assert head.in_features == len(vectorizer.fit().get_feature_names_out())
+        logits = vectorizer.transform(TEXTS) @ head.weight.detach().numpy().T
+        expected = softmax(logits + head.bias.detach().numpy(), axis=1)
+        np.testing.assert_allclose(model.predict_proba(TEXTS), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_token_poolings_differ(classifier: partial) -> None:

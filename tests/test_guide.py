@@ -6,6 +6,7 @@ All blocks of a page run in order, in one namespace, and in a folder of their ow
 import re
 from contextlib import suppress
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import SkipTest
 
@@ -50,11 +51,28 @@ def test_readme() -> None:
     run(document, document.text.count("```python"))
 
 
-@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
-def test_page(page: Path, empty_folder: Path) -> None:
+@pytest.mark.parametrize("name", [page.stem for page in GUIDE if page.stem != "clients"])
+def test_page(name: str, empty_folder: Path) -> None:
+    run_page(name, empty_folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # other libraries warn of each other
+def test_recipes_for_libraries_that_are_installed(empty_folder: Path) -> None:
+    run_page("clients", empty_folder)
+
+
+@pytest.mark.clients
+@pytest.mark.filterwarnings("ignore")
+def test_recipes_for_other_libraries(empty_folder: Path) -> None:
+    for name in ("datasets", "fastapi", "mlflow", "skactiveml"):
+        assert find_spec(name), name
+    run_page("clients", empty_folder)
+
+
+def run_page(name: str, empty_folder: Path) -> None:
     # The lookup of an encoder begins with local folders, so that this one replaces the Hub's.
     save_tiny_classifier(empty_folder / "distilbert-base-uncased-finetuned-sst-2-english")
-    document = REST.parse(page)
+    document = REST.parse(ROOT / "docs" / "guide" / f"{name}.rst")
     run(document, len(re.findall(BLOCK, document.text, re.MULTILINE)))
 
 

@@ -457,7 +457,7 @@ def test_threads_predict_at_the_same_time(
 
 
 def test_threads_vectorize_and_cut_at_the_same_time(tiny_bert: str) -> None:
-    vectorizer = LongBertVectorizer(tiny_bert, chunk_size=16, device="cpu").fit()
+    vectorizer = LongBertVectorizer(tiny_bert, chunk_size=16, device="cpu", layers="spread").fit()
     chunker = TextChunker(tiny_bert, chunk_size=16).fit()
     inputs = [[text[:n] for text in TEXTS] for n in range(1, 60, 5)]
     embeddings = [vectorizer.transform(texts) for texts in inputs]

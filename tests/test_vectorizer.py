@@ -83,7 +83,7 @@ def test_chunked_texts_are_accepted(vectorizer: LongBertVectorizer, tiny_bert: s
 
 
 def test_output_containers_and_names(vectorizer: LongBertVectorizer) -> None:
-    names = [f"longbertvectorizer{index}" for index in range(16)]
+    names = [f"longbertvectorizer_layer2_mean_{index}" for index in range(16)]
     expected = vectorizer.fit_transform(TEXTS)
     assert vectorizer.get_feature_names_out().tolist() == names
     series = pd.Series(TEXTS, index=list("abcde"))
@@ -93,6 +93,33 @@ def test_output_containers_and_names(vectorizer: LongBertVectorizer) -> None:
     np.testing.assert_array_equal(frame, expected)
     frame = clone(vectorizer).set_output(transform="polars").fit_transform(pl.Series(TEXTS))
     np.testing.assert_array_equal(frame.to_numpy(), expected)
+
+
+@pytest.mark.parametrize("norm", ["l2", None])
+def test_several_layers_and_kinds(vectorizer: LongBertVectorizer, norm: str | None) -> None:
+    """Each part is what it is alone, and has its name; with a norm all have equal lengths."""
+    both = clone(vectorizer).set_params(token_pooling="mean_max", layers=(-1, 0), norm=norm)
+    embeddings = both.fit_transform(TEXTS)
+    names = both.get_feature_names_out().tolist()
+    assert embeddings.shape == (len(TEXTS), len(names)) == (len(TEXTS), 64)
+    start = 0
+    for layer in (2, 0):
+        for kind in ("mean", "max"):
+            alone = clone(vectorizer).set_params(token_pooling=kind, layers=(layer,), norm=norm)
+            expected = alone.fit_transform(TEXTS) / (2 if norm else 1)  # four parts of length 1/2
+            part = slice(start, start + 16)
+            np.testing.assert_allclose(embeddings[:, part], expected, rtol=1e-5, atol=1e-6)
+            assert alone.get_feature_names_out().tolist() == names[part]
+            assert names[start] == f"longbertvectorizer_layer{layer}_{kind}_0"
+            start += 16
+    both.set_params(layers="last")  # for the next fit
+    for twin in (both, pickle.loads(pickle.dumps(both)), copy.deepcopy(both)):
+        np.testing.assert_array_equal(twin.transform(TEXTS), embeddings)
+        assert twin.get_feature_names_out().tolist() == names
+    frame = both.set_output(transform="pandas").transform(TEXTS)
+    assert frame.columns.tolist() == names
+    with pytest.raises(ValueError, match=r"layers=\(3,\), but the encoder has the hidden states"):
+        both.set_params(layers=(3,)).fit()
 
 
 def test_beside_tf_idf_and_numbers(vectorizer: LongBertVectorizer) -> None:
@@ -110,7 +137,7 @@ def test_beside_tf_idf_and_numbers(vectorizer: LongBertVectorizer) -> None:
         verbose_feature_names_out=False,
     ).set_output(transform="pandas")
     table = columns.fit_transform(frame)
-    assert table.columns.tolist()[15:] == ["longbertvectorizer15", "age", "size"]
+    assert table.columns.tolist()[15:] == ["longbertvectorizer_layer2_mean_15", "age", "size"]
     np.testing.assert_allclose(table.iloc[:, :16], vectorizer.fit_transform(TEXTS), rtol=1e-6)
     assert make_pipeline(columns, Ridge()).fit(frame, y).predict(frame).shape == (5,)
 

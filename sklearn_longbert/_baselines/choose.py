@@ -56,10 +56,13 @@ def new_baseline(baseline: Any, targets: Targets) -> Baseline | None:
     return EstimatorBaseline(baseline)
 
 
-def baseline_state(baseline: Baseline) -> dict[str, Any]:
-    """Return the kind of a fitted baseline, and its arrays and plain values."""
+def baseline_state(baseline: Baseline, in_pickle: bool = False) -> dict[str, Any]:
+    """Return the kind of a fitted baseline, and its arrays and plain values.
+
+    If `in_pickle`, an estimator is kept as it is.
+    """
     kind = next((kind for kind, cls in BASELINES.items() if type(baseline) is cls), "estimator")
-    return {"kind": kind, **baseline.state()}
+    return {"kind": kind, **(baseline.pickled() if in_pickle else baseline.state())}
 
 
 def baseline_from_state(state: dict[str, Any], targets: Targets) -> Baseline:

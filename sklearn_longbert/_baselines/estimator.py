@@ -114,9 +114,13 @@ class EstimatorBaseline:
         """
         return {"skops": np.frombuffer(_dump(self.estimator), dtype=np.uint8)}
 
+    def pickled(self) -> dict[str, Any]:
+        """Return what a pickle keeps: the estimator itself."""
+        return {"estimator": self.estimator}
+
     @classmethod
     def from_state(cls, state: dict[str, Any], targets: Targets) -> Self:
-        """Return the baseline whose :meth:`state` this is.
+        """Return the baseline whose :meth:`state` or :meth:`pickled` this is.
 
         Raises
         ------
@@ -125,6 +129,8 @@ class EstimatorBaseline:
         ValueError
             If the state holds no estimator, or types that skops does not trust.
         """
+        if isinstance(state.get("estimator"), BaseEstimator):
+            return cls(state["estimator"], targets)
         data = state.get("skops")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
             raise ValueError("the baseline lacks its estimator")

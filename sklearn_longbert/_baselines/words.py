@@ -134,6 +134,10 @@ class WordsBaseline:
             state[f"{name}.intercepts"] = model.intercepts
         return state
 
+    def pickled(self) -> dict[str, Any]:
+        """Return what a pickle keeps, which is what a file keeps."""
+        return self.state()
+
     @classmethod
     def from_state(cls, state: dict[str, Any], targets: Targets) -> Self:
         """Return the baseline whose :meth:`state` this is.

@@ -69,8 +69,8 @@ class ChunkBatch:
     documents : sequence or array of ChunkedDocument
     random_state : RandomState, default=None
         Draws the chunks where ``chunk_selection="random"``.
-    offsets : Tensor of shape (n_documents, n_outputs), default=None
-        Logits of a baseline, which are added to those of the network.
+    offsets : Tensor of shape (n_documents, 1 or n_outputs), default=None
+        Logits of a baseline, which are added to those of the network. None is zeros.
     """
 
     def __init__(

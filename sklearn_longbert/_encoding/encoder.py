@@ -4,7 +4,7 @@ Invariant: only this module packs or pads micro-batches. Others ask :meth:`Chunk
 to know whether padding counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -17,9 +17,17 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
 from sklearn_longbert._encoding.batches import MicroBatch
 from sklearn_longbert._encoding.dropout import replace_dropouts
+from sklearn_longbert._encoding.hidden_states import (
+    Layers,
+    layer_numbers,
+    take_hidden_states,
+    watch_layers,
+)
 from sklearn_longbert._encoding.memory import is_out_of_memory
-from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
+from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS, pool_tokens
 from sklearn_longbert._pretrained.loading import first_position, rebuild_encoder
+
+TokenPooling = Callable[[Tensor], Tensor]
 
 PACKING_AGREES: dict[tuple[str, str, bool], bool] = {}  # see ChunkEncoder.packs
 
@@ -30,13 +38,20 @@ class ChunkEncoder(nn.Module):
     Parameters
     ----------
     encoder : transformers.PreTrainedModel
-    token_pooling : {"mean", "cls"}
+    token_pooling : {"mean", "max", "mean_max", "cls"}
         How hidden states become the embedding of a chunk.
+    layers : {"last", "spread"} or tuple of int, default="last"
+        Numbers of these hidden states. An embedding is the poolings of the first number's hidden
+        states, then those of the second, and so on.
     """
 
-    def __init__(self, encoder: PreTrainedModel, token_pooling: str) -> None:
+    def __init__(
+        self, encoder: PreTrainedModel, token_pooling: str, layers: Layers = "last"
+    ) -> None:
         super().__init__()
+        self.layers = layer_numbers(layers, encoder.config.num_hidden_layers)
         self.encoder = encoder
+        watch_layers(encoder)
         self.randomness = replace_dropouts(encoder)
         prepare_packing(encoder)
         self.first_position = first_position(encoder)
@@ -44,6 +59,18 @@ class ChunkEncoder(nn.Module):
         self.configuration = encoder.config.to_json_string()
         self.token_pooling = token_pooling
         self.shares_memory = False  # whether others use the weights' memory, too
+
+    @property
+    def blocks(self) -> list[tuple[int, str]]:
+        """Layer and kind of pooling of each part of an embedding, all of the hidden size."""
+        return [
+            (layer, kind) for layer in self.layers for kind in TOKEN_POOLINGS[self.token_pooling]
+        ]
+
+    @property
+    def embedding_size(self) -> int:
+        """Number of columns of an embedding."""
+        return self.encoder.config.hidden_size * len(self.blocks)
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +85,7 @@ class ChunkEncoder(nn.Module):
             self.shares_memory = False
 
     def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
-        """Return the chunk embeddings, of shape (n_chunks, hidden_size).
+        """Return the chunk embeddings, of shape (n_chunks, embedding_size).
 
         Parameters
         ----------
@@ -66,11 +93,15 @@ class ChunkEncoder(nn.Module):
         seed : int, default=0
             Seed of dropout in training, which also depends on the numbers of the chunks.
         """
+
+        def pool(hidden_states: Tensor) -> Tensor:
+            hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it
+            return pool_tokens(hidden_states, micro_batch.lengths, self.token_pooling)
+
         encode = self._encode_packed if self.packs() else self._encode_padded
-        hidden_states = encode(micro_batch, seed if self.training else None)  # (n_tokens, ...)
+        embeddings = encode(micro_batch, seed if self.training else None, pool)
         self.randomness.begin(None)
-        hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it
-        return TOKEN_POOLINGS[self.token_pooling](hidden_states, micro_batch.lengths)
+        return embeddings
 
     def packs(self) -> bool:
         """Return whether micro-batches are encoded without padding, on the present device.
@@ -121,18 +152,22 @@ class ChunkEncoder(nn.Module):
             self.encoder.train()
         return agrees
 
-    # Both ways to encode return the hidden states of the real tokens, (n_tokens, hidden_size).
+    # Both ways to encode give the wanted hidden states of the real tokens, (n_tokens, hidden_size),
+    # to `pool` as they are made, and return its results side by side.
 
-    def _encode_packed(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
+    def _encode_packed(
+        self, micro_batch: MicroBatch, seed: int | None, pool: TokenPooling | None = None
+    ) -> Tensor:
         device = self.device
         keys = None if seed is None else micro_batch.dropout_keys(seed).to(device)[None]
         self.randomness.begin(keys, seed or 0)
-        output = self.encoder(
+        return self._encode(
+            0,
+            pool,
             input_ids=micro_batch.input_ids.to(device)[None],
             position_ids=self._positions(micro_batch).to(device)[None],
             packed_chunks=PackedChunks(micro_batch.lengths, device, self.randomness),
         )
-        return output.last_hidden_state[0]
 
     def _positions(self, micro_batch: MicroBatch) -> Tensor:
         """Return the position of each token in its chunk, of shape (n_tokens,).
@@ -147,7 +182,9 @@ class ChunkEncoder(nn.Module):
         positions = [np.cumsum(real) * real + padding for real in is_real]
         return torch.from_numpy(np.concatenate(positions))
 
-    def _encode_padded(self, micro_batch: MicroBatch, seed: int | None) -> Tensor:
+    def _encode_padded(
+        self, micro_batch: MicroBatch, seed: int | None, pool: TokenPooling | None = None
+    ) -> Tensor:
         device = self.device
         mask = micro_batch.attention_mask
         input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
@@ -159,8 +196,15 @@ class ChunkEncoder(nn.Module):
             keys = torch.zeros_like(input_ids).masked_scatter(mask, of_tokens).to(device)
         self.randomness.begin(keys, seed or 0)
         mask = mask.to(device)
-        output = self.encoder(input_ids=input_ids.to(device), attention_mask=mask.long())
-        return output.last_hidden_state[mask]
+        return self._encode(mask, pool, input_ids=input_ids.to(device), attention_mask=mask.long())
+
+    def _encode(self, real: Tensor | int, pool: TokenPooling | None, **inputs: Any) -> Tensor:
+        """Encode rows of tokens; `real` is the index of the real ones among them."""
+
+        def take(hidden_states: Tensor) -> Tensor:
+            return hidden_states[real] if pool is None else pool(hidden_states[real])
+
+        return torch.cat(take_hidden_states(self.encoder, self.layers, take, **inputs), dim=1)
 
 
 def encoder_state(network: ChunkEncoder) -> dict[str, Any]:

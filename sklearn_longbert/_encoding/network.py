@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.hidden_states import Layers
 from sklearn_longbert._encoding.poolings import POOLINGS, GatedAttention, pool_documents
 
 
@@ -26,7 +27,7 @@ class LongBertNetwork(ChunkEncoder):
         Number of logits of a document.
     pooling : {"mean", "max", "logsumexp", "attention"}
         How chunk logits become document logits.
-    token_pooling : {"mean", "cls"}
+    token_pooling : {"mean", "max", "mean_max", "cls"}
         How hidden states become the embedding of a chunk.
     dropout : float
         Probability with which the head's inputs are dropped in training.
@@ -35,6 +36,8 @@ class LongBertNetwork(ChunkEncoder):
         else fine-tuned have one.
     frozen : bool, default=False
         Whether the encoder's weights stay as they are.
+    layers : {"last", "spread"} or tuple of int, default="last"
+        Numbers of the hidden states that the embedding is made of.
     """
 
     def __init__(
@@ -46,17 +49,18 @@ class LongBertNetwork(ChunkEncoder):
         dropout: float,
         hidden_layer: tuple[int, str] | None = None,
         frozen: bool = False,
+        layers: Layers = "last",
     ) -> None:
-        super().__init__(encoder, token_pooling)
+        super().__init__(encoder, token_pooling, layers)
         config = encoder.config
-        size = config.hidden_size
+        size = self.embedding_size
         self.encoder.requires_grad_(not frozen)
         self.frozen = frozen
         self.hidden_layer = hidden_layer
         self.transform: nn.Module = nn.Identity()
         if hidden_layer is not None:
             size, activation = hidden_layer
-            dense = nn.Linear(config.hidden_size, size, dtype=self.dtype)
+            dense = nn.Linear(self.embedding_size, size, dtype=self.dtype)
             self.transform = nn.Sequential(dense, ACT2FN[activation])
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(size, n_outputs, dtype=self.dtype)
@@ -98,6 +102,7 @@ def network_settings(network: LongBertNetwork) -> dict[str, Any]:
         "dropout": network.dropout.p,
         "hidden_layer": network.hidden_layer,
         "frozen": network.frozen,
+        "layers": network.layers,
     }
 
 
@@ -120,11 +125,24 @@ def network_from_state(
     **settings : Any
         New settings of the network, such as pooling and dropout. If the new pooling is attention
         and the old one is not, it begins as the mean. In the opposite case attention is left out.
+
+    Raises
+    ------
+    ValueError
+        If embeddings of the new settings have another size, for which the head has no weights.
     """
     encoder, weights = encoder_from_state(state, encoder_dropouts)
     with torch.random.fork_rng(devices=[]):  # the head's first weights are drawn, then replaced
         network = LongBertNetwork(encoder, **{**state["settings"], **settings})
     wanted = network.state_dict()
+    first = "head.weight" if network.hidden_layer is None else "transform.0.weight"
+    if wanted[first].shape != weights[first].shape:
+        raise ValueError(
+            f"warm_start=True goes on from weights for embeddings of size "
+            f"{weights[first].shape[1]}, but those of layers={network.layers} and "
+            f"token_pooling={network.token_pooling!r} have the size {network.embedding_size}: "
+            f"leave both as they were, or set warm_start=False."
+        )
     attention = {name: value for name, value in wanted.items() if name.startswith("attention.")}
     known = {name: value for name, value in weights.items() if name in wanted}
     network.load_state_dict({**attention, **known}, assign=True)

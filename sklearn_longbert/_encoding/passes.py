@@ -82,7 +82,7 @@ def encode_chunks(
     batch : ChunkBatch
     passes : Passes
     outputs_of : callable, default=None
-        Maps embeddings, of shape (n, hidden_size), to outputs, of shape (n, n_columns). None
+        Maps embeddings, of shape (n, embedding_size), to outputs, of shape (n, n_columns). None
         returns the embeddings themselves.
     progress : str, default=None
         Name of a progress bar, which is shown if there are several passes. None shows no bar.
@@ -112,7 +112,7 @@ def cached_embeddings(
 
     Returns
     -------
-    embeddings : Tensor of shape (n_chunks, hidden_size)
+    embeddings : Tensor of shape (n_chunks, embedding_size)
     """
     numbers, _ = batch.distinct()
     new = np.array([n for n in numbers if batch.digests[n] not in cache], dtype=np.intp)
@@ -138,7 +138,7 @@ def frozen_embeddings(
 
     Returns
     -------
-    embeddings : Tensor of shape (n_chunks, hidden_size)
+    embeddings : Tensor of shape (n_chunks, embedding_size)
     """
     numbers, stand_ins = batch.distinct()
     compute = partial(_encode_each, network, batch, numbers, passes, _as_they_are, progress)
@@ -147,7 +147,7 @@ def frozen_embeddings(
         key = digest(
             encoder_digest(network.encoder),
             chunks,
-            network.token_pooling,
+            (network.layers, network.token_pooling),
             (str(passes.device), str(passes.autocast), passes.max_tokens),
             (torch.get_num_threads(), torch.get_float32_matmul_precision()),
         )
@@ -160,7 +160,7 @@ def frozen_embeddings(
 def can_remember(network: ChunkEncoder, batch: ChunkBatch) -> bool:
     """Return whether the chunks of a batch are neither too few nor too many to be remembered."""
     n_chunks = len(batch.distinct()[0])
-    n_bytes = n_chunks * network.encoder.config.hidden_size * network.dtype.itemsize
+    n_bytes = n_chunks * network.embedding_size * network.dtype.itemsize
     return is_worth_it(n_chunks, n_bytes)
 
 
@@ -231,7 +231,7 @@ def document_embeddings(
 
     Returns
     -------
-    embeddings : Tensor of shape (n_documents, hidden_size)
+    embeddings : Tensor of shape (n_documents, embedding_size)
     """
     means = []
     sizes = [document.n_tokens for document in documents]
@@ -299,7 +299,9 @@ def _bytes_per_token(
     """Measure, once per process, the graph of one more long chunk, in bytes per token."""
     number = chunks.plan(1, padded=False)[0]
     n_tokens = int(chunks.lengths[number[0]])
-    kind = (network.configuration, network.dtype, passes.autocast, passes.device.type, n_tokens)
+    taken = (network.layers, network.token_pooling)
+    where = (passes.autocast, passes.device.type)
+    kind = (network.configuration, network.dtype, *taken, *where, n_tokens)
     if kind in BYTES_PER_TOKEN:
         return BYTES_PER_TOKEN[kind]
     gpus = [torch.cuda.current_device()] if passes.device.type == "cuda" else []

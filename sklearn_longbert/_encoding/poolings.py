@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
 ATTENTION_SIZE = 128  # as in Ilse et al.
@@ -20,12 +22,43 @@ def first_token(hidden_states: Tensor, lengths: list[int]) -> Tensor:
     return torch.stack([chunk[0] for chunk in hidden_states.split(lengths)])
 
 
-# Each function maps hidden states, of shape (n_tokens, hidden_size), and the number of tokens of
-# each chunk to embeddings, of shape (n_chunks, hidden_size).
-TOKEN_POOLINGS: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
-    "mean": mean_tokens,
-    "cls": first_token,
+def max_tokens(hidden_states: Tensor, lengths: list[int]) -> Tensor:
+    """Return the maximum of each column over the tokens of each chunk, special tokens included."""
+    # The values of `max` keep the winners for the backward pass; `amax` would keep all tokens.
+    return torch.stack([chunk.max(0).values for chunk in hidden_states.split(lengths)])
+
+
+# The parts of an embedding by name. Each function maps hidden states, of shape
+# (n_tokens, hidden_size), and the number of tokens of each chunk to the part, of shape
+# (n_chunks, hidden_size).
+TOKEN_POOLINGS: dict[str, dict[str, Callable[[Tensor, list[int]], Tensor]]] = {
+    "mean": {"mean": mean_tokens},
+    "max": {"max": max_tokens},
+    "mean_max": {"mean": mean_tokens, "max": max_tokens},
+    "cls": {"cls": first_token},
 }
+EMBEDDING_CONSTRAINTS: dict[str, list[Any]] = {
+    "token_pooling": [StrOptions({"auto", *TOKEN_POOLINGS})],
+    "layers": [StrOptions({"last", "spread"}), tuple],  # see hidden_states.layer_numbers
+}
+
+
+def pool_tokens(hidden_states: Tensor, lengths: list[int], token_pooling: str) -> Tensor:
+    """Pool the hidden states of each chunk, and return the parts of its embedding side by side.
+
+    Parameters
+    ----------
+    hidden_states : Tensor of shape (n_tokens, hidden_size)
+    lengths : list of int
+        Number of tokens of each chunk.
+    token_pooling : {"mean", "max", "mean_max", "cls"}
+
+    Returns
+    -------
+    embeddings : Tensor of shape (n_chunks, n_parts * hidden_size)
+    """
+    parts = TOKEN_POOLINGS[token_pooling].values()
+    return torch.cat([part(hidden_states, lengths) for part in parts], dim=1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Compute the contributions of passages from the outputs of chunks.
 
 Invariant: contributions of chunks add up exactly to the logits of the text. Every pooling gives
-each chunk a share for each class, and the contribution is this share times a logit.
+each chunk a share for each class, and the contribution is this share times a logit. A regressor
+explains its prediction less the mean of its targets, which no chunk contributes. The n-grams of
+the baseline "words" are added where they stand; what any other baseline says has no place.
 
 | pooling | the share of a chunk | times |
 |---|---|---|
@@ -11,7 +13,6 @@ each chunk a share for each class, and the contribution is this share times a lo
 | logsumexp | softmax of the logits over the chunks, the text's gradient | the text's logit |
 """
 
-import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -21,27 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.poolings import Pooling
 from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._targets.scales import scaled_sum
+from sklearn_longbert._texts.boundaries import token_starts
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
-
-# A sentence ends
-# - at marks that have other uses, too, if white space or a tag follows;
-# - at marks that end sentences only, in whatever script, with white space after them or without;
-# - at line breaks.
-# Closing quotation marks, brackets and tags after a mark belong to the sentence, and so does the
-# white space. Every repetition is possessive or bounded, and starts at the first of its marks, so
-# that the time is linear in the length of the text.
-MARK = r"[.!?…‼⁇⁈⁉]"
-# CJK, Devanagari, Arabic, Urdu, Armenian, Ethiopic, Burmese, Khmer, Tibetan, Greek, Mongolian, N'Ko
-FULL_STOP = r"(?:[。｡！？︒।॥؟۔։።፧፨။។៕།༎\u037e᠃᠉߹]|．(?!\d))"
-CLOSING = r"(?:[\"'”’»›)\]}」』）】〕》〉］｝]|</[^<>]{0,99}>)*+"
-LINE_BREAK = r"(?:\n|<[bB][rR]\b[^<>]{0,99}>)"
-SENTENCE_END = re.compile(
-    rf"(?:(?<!{MARK}){MARK}++{CLOSING}(?=[\s<])"
-    rf"|{FULL_STOP}(?:\s*+{FULL_STOP}|{MARK})*+{CLOSING}"
-    rf"|{LINE_BREAK})(?:\s|{LINE_BREAK})*+"
-)
 
 
 def chunk_contributions(
@@ -59,24 +45,60 @@ def chunk_contributions(
     Returns
     -------
     contributions, chunk_logits : ndarray of shape (n_chunks, n_classes)
-        The contributions to a class add up to the document's logit.
+        The contributions to a class add up to the document's logit, less the targets' origin.
     """
     outputs = outputs.double()
     shares = pooling.shares(outputs).numpy()
     chunk_logits = outputs[:, : shares.shape[1]].numpy()  # without scores
-    chunk_logits = targets.in_unit(chunk_logits)
-    if pooling.adds_up:
-        return shares * chunk_logits, chunk_logits
-    return shares * targets.in_unit(pooling.pool(outputs).numpy()), chunk_logits
+    shared = chunk_logits if pooling.adds_up else pooling.pool(outputs).numpy()
+    return shares * shared * targets.unit, targets.in_unit(chunk_logits)
+
+
+def baseline_contributions(
+    baseline: Baseline,
+    scales: NDArray[np.float64],
+    text: str,
+    start: NDArray[np.intp],
+    end: NDArray[np.intp],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the baseline finds in each passage of a text, and what it finds in none.
+
+    Parameters
+    ----------
+    baseline : Baseline
+    scales : ndarray of shape (n_models,)
+    text : str
+    start, end : ndarray of shape (n_passages,)
+        The bounds of the passages, which do not overlap. An n-gram belongs to the passage in
+        which it begins.
+
+    Returns
+    -------
+    contributions : ndarray of shape (n_passages, n_outputs)
+        Zeros where the baseline tells nothing of places.
+    base : ndarray of shape (n_outputs,)
+        What is left of the baseline's logits.
+    """
+    occurrences = baseline.occurrences(text)
+    if occurrences is None:
+        base = scaled_sum(baseline.parts([text]), scales)[0]
+        return np.zeros((len(start), len(base))), base
+    contributions = np.zeros((len(start), len(occurrences[0].intercepts)))
+    base = np.zeros(contributions.shape[1])
+    for scale, found in zip(scales, occurrences, strict=True):
+        numbers = np.searchsorted(start, found.positions, side="right") - 1
+        is_inside = (numbers >= 0) & (found.positions < end[numbers])
+        np.add.at(contributions, numbers[is_inside], scale * found.contributions[is_inside])
+        base += scale * (found.intercepts + found.contributions[~is_inside].sum(axis=0))
+    return contributions, base
 
 
 def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.intp]:
     """Return the first and end character of the passage of each chunk that is kept.
 
-    Passages do not overlap: the first half of the tokens that two chunks share belongs to the
-    earlier one. Characters between tokens belong to the passage before them, and characters before
-    the first token to the first passage. So the joined passages are the text, unless `max_chunks`
-    cuts it.
+    Passages do not overlap: tokens that a chunk repeats belong to the passage before. Characters
+    between tokens belong to the passage before them, and characters before the first token to the
+    first passage. So the joined passages are the text, unless `max_chunks` cuts it.
 
     Parameters
     ----------
@@ -92,32 +114,12 @@ def passage_bounds(document: ChunkedDocument, n_characters: int) -> NDArray[np.i
     if document.n_tokens == 0:
         return np.array([[0, n_characters]])
     tokens = document.bounds()
-    starts = np.append(token_starts(document), n_characters)
+    starts = np.append(token_starts(document.spans), n_characters)
     starts[0] = 0
-    first, end = tokens[:, 0].copy(), tokens[:, 1].copy()
+    first, end = tokens[:, 0].copy(), tokens[:, 1]
     meets = first[1:] <= end[:-1]
-    middle = (first[1:] + end[:-1] + 1) // 2
-    first[1:] = np.where(meets, middle, first[1:])
-    end[:-1] = np.where(meets, middle, end[:-1])
+    first[1:] = np.where(meets, end[:-1], first[1:])
     return np.column_stack([starts[first], starts[end]])
-
-
-def token_starts(document: ChunkedDocument) -> NDArray[np.intp]:
-    """Return the first character of each token, at least that of every earlier token.
-
-    RoBERTa's tokenizer trims white space off its spans. A token of nothing else has an empty span
-    behind its last character, which is its first one here.
-    """
-    starts, ends = document.spans.T.astype(np.intp)
-    return np.maximum.accumulate((starts - (starts == ends)).clip(0))
-
-
-def sentence_bounds(text: str) -> NDArray[np.intp]:
-    """Return the first and end character of each sentence; the joined sentences are the text."""
-    ends = [match.end() for match in SENTENCE_END.finditer(text)]
-    if not ends or ends[-1] < len(text):
-        ends.append(len(text))
-    return np.column_stack([[0, *ends[:-1]], ends]).astype(np.intp)
 
 
 def without_sentences(
@@ -139,7 +141,7 @@ def without_sentences(
     owners : ndarray of shape (n_changed, 2)
         The number of the sentence, and that of the chunk in the document.
     """
-    starts, tokens = token_starts(document), document.bounds()
+    starts, tokens = token_starts(document.spans), document.bounds()
     first, end = np.searchsorted(starts, sentences).T
     layout = replace(document.layout, max_chunks=None)
     chunks, owners = [], []

@@ -8,19 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.poolings import POOLINGS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._explaining.contributions import (
+    baseline_contributions,
     choose_sentences,
     chunk_contributions,
     occlusion_contributions,
     passage_bounds,
-    sentence_bounds,
     without_sentences,
 )
 from sklearn_longbert._explaining.explanation import DocumentExplanation
 from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._texts.boundaries import sentence_bounds
 from sklearn_longbert._texts.documents import ChunkedDocument
+from sklearn_longbert._training.labelled import parts_of
 from sklearn_longbert._training.net import LongBertNet
 
 
@@ -28,6 +31,7 @@ def explain(
     texts: Sequence[str],
     documents: NDArray[np.object_],
     net: LongBertNet,
+    baseline: Baseline | None,
     targets: Targets,
     level: str,
     max_sentences: int | None,
@@ -43,6 +47,8 @@ def explain(
         The documents, which must hold their spans.
     net : LongBertNet
         A trained net.
+    baseline : Baseline or None
+        The fitted baseline.
     targets : Targets
     level : {"chunk", "sentence"}
     max_sentences : int or None
@@ -51,12 +57,30 @@ def explain(
         Whether to show a bar.
     """
     outputs = net.predict_chunks(documents, progress=progress)
+    offsets = net.offsets(parts_of(baseline, list(texts)), len(documents))
     explained = [
-        _explain_chunks(text, document, rows, net.module_.pooling, targets)
-        for text, document, rows in zip(texts, documents, outputs, strict=True)
+        _explain_chunks(text, document, rows, offset, net.module_.pooling, targets)
+        for text, document, rows, offset in zip(texts, documents, outputs, offsets, strict=True)
     ]
-    if level == "chunk":
+    if level == "sentence":
+        explained = _explain_each(
+            explained, documents, outputs, net, targets, max_sentences, progress
+        )
+    if baseline is None or net.baseline_scales is None:
         return explained
+    return [_with_baseline(one, baseline, net.baseline_scales, targets) for one in explained]
+
+
+def _explain_each(
+    explained: list[DocumentExplanation],
+    documents: NDArray[np.object_],
+    outputs: list[Tensor],
+    net: LongBertNet,
+    targets: Targets,
+    max_sentences: int | None,
+    progress: bool,
+) -> list[DocumentExplanation]:
+    """Explain each document by its sentences."""
     shows_one = progress and len(explained) == 1  # a bar shows the passes of one text
     parts = zip(explained, documents, outputs, strict=True)
     hidden = shows_one or not progress
@@ -68,9 +92,15 @@ def explain(
 
 
 def _explain_chunks(
-    text: str, document: ChunkedDocument, outputs: Tensor, pooling: str, targets: Targets
+    text: str,
+    document: ChunkedDocument,
+    outputs: Tensor,
+    offset: Tensor,
+    pooling: str,
+    targets: Targets,
 ) -> DocumentExplanation:
-    pooled = POOLINGS[pooling].pool(outputs).numpy()[None]  # (1, n_outputs)
+    """Explain all but what the baseline contributes."""
+    pooled = (POOLINGS[pooling].pool(outputs) + offset).numpy()[None]  # (1, n_outputs)
     predictions, probabilities = targets.predictions(pooled), targets.probabilities(pooled)
     contributions, chunk_logits = chunk_contributions(outputs, POOLINGS[pooling], targets)
     logits = targets.in_unit(pooled)[0]
@@ -81,6 +111,7 @@ def _explain_chunks(
         end=bounds[:, 1],
         classes=targets.names,
         contributions=contributions,
+        base_value=np.zeros(len(logits)) + targets.origin,
         logits=logits,
         probabilities=None if probabilities is None else probabilities[0],
         predicted=predictions[0],
@@ -119,4 +150,20 @@ def _explain_sentences(
         chunk_logits=None,
         chunk=numbers,
         level="sentence",
+    )
+
+
+def _with_baseline(
+    explained: DocumentExplanation,
+    baseline: Baseline,
+    scales: NDArray[np.float64],
+    targets: Targets,
+) -> DocumentExplanation:
+    contributions, base = baseline_contributions(
+        baseline, scales, explained.text, explained.start, explained.end
+    )
+    return replace(
+        explained,
+        contributions=explained.contributions + contributions * targets.unit,
+        base_value=explained.base_value + base * targets.unit,
     )

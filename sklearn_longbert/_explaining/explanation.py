@@ -30,8 +30,11 @@ class DocumentExplanation:
     classes : ndarray of shape (n_classes,)
         The labels; a regressor has the numbers of its targets here.
     contributions : ndarray of shape (n_passages, n_classes), dtype float64
-        Contributions of chunks add up to `logits`. The contribution of a sentence is by how much
-        the text's logits fall if the sentence is left out.
+        Contributions of chunks and `base_value` add up to `logits`. The contribution of a sentence
+        is by how much the text's logits fall if the sentence is left out.
+    base_value : ndarray of shape (n_classes,), dtype float64
+        The part of `logits` that no passage contributes: the means of a regressor's targets, and
+        of the baseline "words" the intercepts, of any other baseline the logits. Else zeros.
     logits : ndarray of shape (n_classes,), dtype float32, float64 for a regressor
         The logits of the text; a regressor has its prediction here.
     probabilities : ndarray of shape (n_classes,), dtype float32, or None
@@ -67,6 +70,7 @@ class DocumentExplanation:
     end: NDArray[np.intp]
     classes: NDArray[Any]
     contributions: NDArray[np.float64]
+    base_value: NDArray[np.float64]
     logits: NDArray[np.floating[Any]]
     probabilities: NDArray[np.float32] | None
     predicted: Any
@@ -137,7 +141,7 @@ class DocumentExplanation:
         -------
         frame : DataFrame
             Its columns are chunk, start, end, passage, class and contribution. For sentences,
-            the first is called sentence.
+            the first is called sentence. No row holds `base_value`.
 
         Raises
         ------
@@ -179,7 +183,7 @@ class DocumentExplanation:
         index = self.main_class
         head = (
             f"<DocumentExplanation: {len(self)} passages, predicted "
-            f"{np.asarray(self.predicted).tolist()!r}{self._target_of(index)}>"
+            f"{np.asarray(self.predicted).tolist()!r}{self._target_of(index)}{self._base_of(index)}>"
         )
         lines = [
             f"  {contribution:+9.4f}  [{start}:{end}]  {_shortened(passage)!r}"
@@ -197,6 +201,10 @@ class DocumentExplanation:
             return ""
         kind = "" if self.probabilities is not None else "target "
         return f", contributions to {kind}{self.classes.tolist()[index]!r}"
+
+    def _base_of(self, index: int) -> str:
+        """Return to what a regressor's contributions are added."""
+        return f", base value {self.base_value[index]:.4g}" if self.probabilities is None else ""
 
     def _repr_html_(self) -> str:
         return to_html(self)

@@ -1,13 +1,16 @@
 """Show an explanation as HTML: the text itself, with passages tinted by their contributions.
 
-Invariant: everything of the text is escaped. In long texts, passages that contribute little are
-folded, and the page holds only their beginnings and ends.
+A strip above the text has a cell for each passage, which leads to it.
+
+Invariants: everything of the text is escaped; ids are unique to a call. In long texts, passages
+that contribute little are folded, and the page holds only their beginnings and ends.
 """
 
 from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +21,24 @@ if TYPE_CHECKING:
 WHOLE_CHARACTERS = 20_000  # most characters of a text that is shown whole
 MOST_SHOWN = 20  # most passages of a longer text that are not folded
 ENDS = 80  # characters shown of either end of a folded part
+MOST_CELLS = 500  # most cells of the strip; if there are more passages, a cell stands for several
 MOST_CLASSES = 8  # most classes in the legend: those with the largest logits
 
 # Passages are blue (for) or orange (against), which colour-blind people can tell apart.
 STYLE = """
 .longbert{--for:0,114,178;--against:213,94,0;--line:#8884;font:14px/1.6 system-ui,sans-serif;
- color:#1a1a1a;background:#fff;padding:.8em;border:1px solid var(--line);border-radius:6px}
+ color-scheme:light dark;color:#1a1a1a;background:#fff;padding:.8em;border-radius:6px;
+ border:1px solid var(--line)}
 @media (prefers-color-scheme:dark){.longbert{--for:86,180,233;--against:230,140,40;color:#eee;
  background:#1b1b1b}}
 .longbert .text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:32em;overflow-y:auto}
 .longbert mark{color:inherit;border-radius:3px;padding:.1em 0}
+.longbert .strip{display:grid;grid-template-columns:repeat(auto-fit,minmax(12px,1fr));gap:2px;
+ margin:0 0 .8em}
+.longbert .strip a{height:1.2em;box-sizing:border-box;border:1px solid var(--line);
+ border-radius:2px}
+.longbert .strip a:hover,.longbert .strip a:focus-visible,.longbert mark:target,
+.longbert .fold:has(:target){outline:2px solid currentColor;outline-offset:1px}
 .longbert .fold{opacity:.7;font-style:italic}
 .longbert table{border-collapse:collapse;margin:.4em 0 .8em;color:inherit;font:inherit}
 .longbert td,.longbert th{padding:.1em .8em .1em 0;text-align:left;font-weight:normal}
@@ -43,10 +54,32 @@ def to_html(explanation: "DocumentExplanation") -> str:
     index = explanation.main_class
     contributions = explanation.contributions[:, index]
     strongest = float(np.abs(contributions).max(initial=0)) or 1.0
-    parts = "".join(_passages(explanation, contributions, strongest))
+    order = np.argsort(explanation.start, kind="stable")
+    # The passages that the strip leads to, and their ids.
+    groups = np.array_split(order, min(len(order), MOST_CELLS)) if len(order) else []
+    shown = [int(group[np.argmax(np.abs(contributions[group]))]) for group in groups]
+    prefix = f"longbert-{uuid4().hex[:12]}"  # the page may show the same explanation twice
+    anchors = {row: f"{prefix}-{number}" for number, row in enumerate(shown)}
+    strip = "".join(_cell(explanation, contributions, strongest, *item) for item in anchors.items())
+    parts = "".join(_passages(explanation, contributions, strongest, order, anchors))
     return (
         f'<style>{STYLE}</style><div class="longbert">{_legend(explanation, strongest)}'
+        f'<nav class="strip" aria-label="{explanation.level}s">{strip}</nav>'
         f'<div class="text">{parts}</div></div>'
+    )
+
+
+def _cell(
+    explanation: "DocumentExplanation",
+    contributions: NDArray[np.float64],
+    strongest: float,
+    row: int,
+    anchor: str,
+) -> str:
+    label = f"{explanation.level} {explanation.chunk[row] + 1}: {contributions[row]:+.4g}"
+    return (
+        f'<a href="#{anchor}" style="{_tint(contributions[row], strongest)}" title="{label}" '
+        f'aria-label="{label}"></a>'
     )
 
 
@@ -56,7 +89,11 @@ def _legend(explanation: "DocumentExplanation", strongest: float) -> str:
     rows = [
         f"<tr{_class_of(explanation, index)}><td>{_word(explanation.classes[index])}</td>"
         f"<td>{explanation.logits[index]:.4g}</td>"
-        + ("" if probabilities is None else f"<td>{probabilities[index]:.1%}</td>")
+        + (
+            f"<td>{explanation.base_value[index]:.4g}</td>"
+            if probabilities is None
+            else f"<td>{probabilities[index]:.1%}</td>"
+        )
         + "</tr>"
         for index in order
     ]
@@ -64,7 +101,7 @@ def _legend(explanation: "DocumentExplanation", strongest: float) -> str:
     if n_left_out:
         rows.append(f"<tr><td>and {n_left_out} more</td></tr>")
     if probabilities is None:
-        head = "<tr><th>target</th><th>prediction</th></tr>"
+        head = "<tr><th>target</th><th>prediction</th><th>base value</th></tr>"
     else:
         head = "<tr><th>class</th><th>logit</th><th>probability</th></tr>"
     label = _word(explanation.classes[explanation.main_class])
@@ -85,10 +122,13 @@ def _word(label: Any) -> str:
 
 
 def _passages(
-    explanation: "DocumentExplanation", contributions: NDArray[np.float64], strongest: float
+    explanation: "DocumentExplanation",
+    contributions: NDArray[np.float64],
+    strongest: float,
+    order: NDArray[np.intp],
+    anchors: dict[int, str],
 ) -> Iterator[str]:
     """Yield the passages in the order of the text; a run of folded ones is one part."""
-    order = np.argsort(explanation.start, kind="stable")
     folded = np.zeros(len(order), dtype=bool)
     if len(explanation.text) > WHOLE_CHARACTERS:
         folded[np.argsort(-np.abs(contributions), kind="stable")[MOST_SHOWN:]] = True
@@ -98,30 +138,36 @@ def _passages(
         start, end = int(explanation.start[rows[0]]), int(explanation.end[rows[-1]])
         yield _left_out(explanation.text, reached, start)
         if is_folded:
-            yield _fold(explanation.text[start:end], contributions[rows].sum(), len(rows))
+            ids = [anchors[row] for row in rows if row in anchors]
+            yield _fold(explanation.text[start:end], contributions[rows].sum(), len(rows), ids)
         else:
             for row in rows:
                 yield _left_out(explanation.text, reached, int(explanation.start[row]))
                 reached = int(explanation.end[row])
                 passage = explanation.text[explanation.start[row] : reached]
-                yield _tinted(passage, contributions[row], strongest)
+                yield _tinted(passage, contributions[row], strongest, anchors.get(int(row)))
         reached = end
     yield _left_out(explanation.text, reached, len(explanation.text))
 
 
-def _tinted(passage: str, contribution: float, strongest: float) -> str:
+def _tint(contribution: float, strongest: float) -> str:
     side = "for" if contribution >= 0 else "against"
-    tint = 0.6 * abs(contribution) / strongest
+    return f"background:rgba(var(--{side}),{0.6 * abs(contribution) / strongest:.3f})"
+
+
+def _tinted(passage: str, contribution: float, strongest: float, anchor: str | None) -> str:
+    of_strip = "" if anchor is None else f' id="{anchor}"'
     shown = escape(_ends(passage) if len(passage) > WHOLE_CHARACTERS else passage)
     return (
-        f'<mark style="background:rgba(var(--{side}),{tint:.3f})" title="{contribution:+.4g}">'
+        f'<mark{of_strip} style="{_tint(contribution, strongest)}" title="{contribution:+.4g}">'
         f"{shown}</mark>"
     )
 
 
-def _fold(passage: str, contribution: float, n: int) -> str:
+def _fold(passage: str, contribution: float, n: int, ids: list[str]) -> str:
+    of_strip = "".join(f'<span id="{anchor}"></span>' for anchor in ids)
     return (
-        f'<span class="fold" title="{contribution:+.4g}">{escape(_ends(passage))} '
+        f'<span class="fold" title="{contribution:+.4g}">{of_strip}{escape(_ends(passage))} '
         f"[{n} passages, {len(passage):,} characters, together {contribution:+.3g}] </span>"
     )
 

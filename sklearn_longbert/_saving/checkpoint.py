@@ -33,6 +33,9 @@ HEADS: dict[str, tuple[str, str | None, str]] = {
     "deberta-v2": ("pooler.dense", None, "classifier"),
 }
 
+# parameters of an estimator that say what the heads take
+TAKEN_BY_HEADS = {"token_pooling": "cls", "layers": "last"}
+
 
 def targets_of_checkpoint(config: Any, kind: str) -> tuple[Targets, list[int]]:
     """Return the targets of a checkpoint, and the numbers of its outputs in their order.

@@ -19,6 +19,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from sklearn_longbert._pretrained.loading import load_config, rebuild_encoder, silenced
+from sklearn_longbert._texts.chunker import TextChunker
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 FILES = (CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json")
@@ -42,6 +43,7 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
     n_bytes = sum(weight.nbytes for weight in weights.values())
     with silenced():
         encoder.save_pretrained(folder, max_shard_size=n_bytes + 1)
+    _leave_out_foreign(folder / CONFIG, type(encoder.config))
     with safe_open(folder / WEIGHTS, "pt") as file:
         if set(file.keys()) != set(weights):
             raise ValueError(
@@ -50,28 +52,27 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def save_tokenizer(
-    tokenizer: Tokenizer,
-    prefix: tuple[int, ...],
-    suffix: tuple[int, ...],
-    pad_id: int,
-    folder: Path,
-) -> None:
-    """Write the tokenizer, and what transformers needs to know about its special tokens.
+def _leave_out_foreign(path: Path, config_class: Any) -> None:
+    """Leave out settings that loading refuses, if the architecture has none of that name.
 
-    Parameters
-    ----------
-    tokenizer : tokenizers.Tokenizer
-    prefix, suffix : tuple of int
-        Special tokens before and after a text.
-    pad_id : int
-    folder : Path
+    A config keeps whatever its file held: where its code was, or the number of training tokens.
     """
-    tokens = {"pad_token": pad_id}
-    if len(prefix) == 1:
-        tokens["cls_token"] = prefix[0]
-    if len(suffix) == 1:
-        tokens["sep_token"] = suffix[0]
+    config = json.loads(path.read_bytes())
+    refused = {name for name, value in config.items() if _is_refused(name, value)}
+    if refused:
+        refused -= config_class().to_dict().keys()
+        kept = {name: value for name, value in config.items() if name not in refused}
+        path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+
+
+def save_tokenizer(chunker: TextChunker, folder: Path) -> None:
+    """Write a chunker's tokenizer, and what transformers needs to know about special tokens."""
+    tokenizer, layout = chunker.tokenizer_, chunker.layout_
+    tokens = {"pad_token": layout.pad_id}
+    if len(layout.prefix) == 1:
+        tokens["cls_token"] = layout.prefix[0]
+    if len(layout.suffix) == 1:
+        tokens["sep_token"] = layout.suffix[0]
     names = {role: tokenizer.id_to_token(token_id) for role, token_id in tokens.items()}
     with silenced():
         wrapper = PreTrainedTokenizerFast(
@@ -84,9 +85,40 @@ def save_tokenizer(
     tokenizer.save(str(folder / TOKENIZER))  # again, without the tokens that the wrapper added
 
 
-def load_saved_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer that :func:`save_tokenizer` wrote."""
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+def chunker_settings(chunker: TextChunker) -> dict[str, Any]:
+    """Return all that :func:`load_saved_chunker` needs beside the tokenizer."""
+    return {**chunker.get_params(), "pad_id": chunker.layout_.pad_id}
+
+
+def load_saved_chunker(folder: Path, settings: dict[str, Any], config: Any) -> TextChunker:
+    """Return a fitted chunker with the tokenizer that :func:`save_tokenizer` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : dict
+        Result of :func:`chunker_settings`.
+    config : transformers.PretrainedConfig
+        The encoder's.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer and the encoder do not belong together.
+    """
+    parameters = dict(settings)
+    pad_id, n_tokens = parameters.pop("pad_id"), config.vocab_size
+    if type(pad_id) is not int or not 0 <= pad_id < n_tokens:
+        raise ValueError(f"pad_id is {pad_id!r}")
+    chunker = TextChunker(**parameters)
+    chunker._validate_params()
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    chunker._use_tokenizer(tokenizer, config, pad_id, folder)
+    layout = chunker.layout_
+    ids = [*layout.prefix, *layout.suffix, *tokenizer.get_vocab(with_added_tokens=True).values()]
+    if max(ids) >= n_tokens:
+        raise ValueError(f"the tokenizer has the token {max(ids)}, the encoder has {n_tokens}")
+    return chunker
 
 
 def load_saved_encoder(folder: Path) -> PreTrainedModel:
@@ -114,6 +146,14 @@ def _check_raw_config(path: Path) -> None:
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no object")
     _check_settings(config)
+
+
+def _is_refused(name: str, value: Any) -> bool:
+    try:
+        _check_settings({name: value})
+    except ValueError:
+        return True
+    return False
 
 
 def _check_settings(config: dict[str, Any]) -> None:

@@ -1,260 +1,171 @@
-"""Save and load a fitted estimator as a folder: weights as safetensors, all else as JSON.
+"""Save and load a fitted classifier or regressor: weights as safetensors, all else as JSON.
 
-Invariants: nothing in the folder is run when it is loaded; a file that was not written here, or has
-changed since, is an error. To add a file, write it in :func:`save`, name it in `REQUIRED`, and load
-it in `_load_once`.
+To add a file, write it in :func:`save`, name it in `CONTENTS`, and load it in `_load`.
 """
 
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from sklearn.base import clone
 from transformers.activations import ACT2FN
 
+from sklearn_longbert._baselines.choose import Baseline, baseline_from_state, baseline_state
+from sklearn_longbert._baselines.estimator import EstimatorBaseline
+from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._encoding.network import LongBertNetwork, network_settings
 from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
-from sklearn_longbert._provenance import library_versions
 from sklearn_longbert._saving.encoder_files import (
     FILES,
+    chunker_settings,
+    load_saved_chunker,
     load_saved_encoder,
-    load_saved_tokenizer,
     save_encoder,
     save_tokenizer,
 )
-from sklearn_longbert._saving.folders import (
-    absolute,
-    check_files,
-    check_replaceable,
-    fingerprint,
-    folder_aside,
-    named_folder,
-    written_beside,
-)
-from sklearn_longbert._saving.json import from_json, to_json
-from sklearn_longbert._saving.saved import Saved
+from sklearn_longbert._saving.manifest import BASELINE, HEAD, Contents, load_folder, saved_folder
+from sklearn_longbert._saving.saved import SavedEstimator
 from sklearn_longbert._targets.base import ClassTargets, Targets
 from sklearn_longbert._targets.targets import targets_from_state, targets_state
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._version import __version__
 
-FORMAT = 2  # to be raised when this code can no longer load folders of the old format
-MANIFEST = "sklearn_longbert.json"
-HEAD = "head.safetensors"
-REQUIRED = (HEAD, *FILES)
-OURS = (MANIFEST, *REQUIRED)
 N_CHUNKS = "n_chunks_"  # the name of a tensor beside those of the head
-MOST_MANIFEST_BYTES = 2**23
-MOST_TRIES = 5  # tries to load a folder that is being replaced
-CHUNKING = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
-SECTIONS = ("estimator", "parameters", "fitted", "targets", "chunker", "network")
-LOOKUPS = {"revision", "local_files_only"}  # for the Hub only; a saved estimator keeps its own
 LEARNED = {  # results of a fit, besides network, chunker and targets, and their types
     "history": list,
     "best_epoch": int,
     "chunk_report": dict,
     "encoder_name": tuple,
     "random_state": np.random.RandomState | None,
+    "baseline_scales": np.ndarray | None,
 }
+THE_FITTED_ONE = "fitted"  # what stands for the parameter `baseline` if it is an estimator
 
 
-def load(name: Any) -> Saved | None:
+def load(name: Any, kind: str) -> SavedEstimator | None:
     """Return the estimator that was saved in the local folder of that name, None if none was.
 
-    If another process saves there meanwhile, it is the whole old or the whole new one.
+    Parameters
+    ----------
+    name : Any
+    kind : {"classifier", "regressor"}
 
     Raises
     ------
     ValueError
-        If the folder was not written by :func:`save`, has another format, or was damaged.
+        See :func:`sklearn_longbert._saving.manifest.load_folder`.
     """
-    for _ in range(MOST_TRIES):
-        folder = _find_saved(name)
-        if folder is None:
-            return None
-        before = _identity(folder)
-        try:
-            saved = _load_once(folder)
-        except (OSError, ValueError):
-            if _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                _warn_if_aside(folder, name)
-                return saved
-    raise ValueError(f"{folder} was replaced again and again while it was loaded: try once more.")
+    return load_folder(name, kind, CONTENTS)
 
 
 def save(
     name: str | os.PathLike[str],
+    kind: str,
     network: LongBertNetwork,
     chunker: TextChunker,
     targets: Targets,
-    **sections: Any,
+    baseline: Baseline | None,
+    *,
+    parameters: dict[str, Any],
+    fitted: dict[str, Any],
+    check: Callable[[SavedEstimator], object],
 ) -> None:
     """Write a folder that :func:`load` takes.
 
     Parameters
     ----------
     name : str or path-like
-        Folder that does not exist, is empty, or was saved before and is replaced.
+    kind : {"classifier", "regressor"}
     network : LongBertNetwork
     chunker : TextChunker
         The fitted chunker.
     targets : Targets
-    **sections : dict
-        `estimator`, `parameters` and `fitted`, as in :class:`Saved`.
+    baseline : Baseline or None
+        The fitted baseline.
+    parameters, fitted : dict
+        As in :class:`SavedEstimator`.
+    check : callable
+        Raises an error if no estimator can be made of what is loaded again.
 
     Raises
     ------
-    FileExistsError
-        If the folder holds anything else.
-    OSError
-        If it cannot be written, for instance because the disk is full.
-    TypeError
-        If a section holds a value that has no form in JSON.
+    FileExistsError, OSError, TypeError
+        See :func:`sklearn_longbert._saving.manifest.saved_folder`.
     """
-    folder, layout = named_folder(name), chunker.layout_
-    sections["chunker"] = {**chunker.get_params(), "pad_id": layout.pad_id}
-    sections["network"] = network_settings(network)
-    sections["targets"] = targets_state(targets)
-    sections["fitted"] = dict(sections["fitted"])
-    n_chunks = sections["fitted"].pop("n_chunks")  # one per training text
-    content = {name: _in_json(section) for name, section in sections.items()}
-    check_replaceable(folder, OURS)
-    with written_beside(folder, OURS) as beside:
-        save_encoder(network.encoder, beside)
-        save_tokenizer(chunker.tokenizer_, layout.prefix, layout.suffix, layout.pad_id, beside)
+    fitted = dict(fitted)
+    n_chunks = fitted.pop("n_chunks")  # one per training text
+    state = {} if baseline is None else baseline_state(baseline)
+    arrays = {
+        key: np.ascontiguousarray(value)  # safetensors would write another order as it lies
+        for key, value in state.items()
+        if isinstance(value, np.ndarray)
+    }
+    sections = {
+        "parameters": parameters,
+        "fitted": fitted,
+        "chunker": chunker_settings(chunker),
+        "network": network_settings(network),
+        "targets": targets_state(targets),
+        "baseline": {key: value for key, value in state.items() if key not in arrays},
+    }
+    if isinstance(baseline, EstimatorBaseline):  # the parameter is an estimator, too
+        sections["parameters"] = {**parameters, "baseline": THE_FITTED_ONE}
+    with saved_folder(name, kind, CONTENTS, sections, check) as folder:
+        save_encoder(network.encoder, folder)
+        save_tokenizer(chunker, folder)
         head = {
             name: weight.detach().cpu().contiguous().numpy()
             for name, weight in network.state_dict().items()
             if not name.startswith("encoder.")
         }
-        save_file({**head, N_CHUNKS: n_chunks.astype(np.int64)}, beside / HEAD)
-        content["versions"] = library_versions()
-        content["files"] = {path.name: fingerprint(path) for path in sorted(beside.iterdir())}
-        manifest = {"format": FORMAT, "sha256": _digest_of(content), "content": content}
-        text = json.dumps(manifest, indent=1, allow_nan=False)
-        if len(text) > MOST_MANIFEST_BYTES:
-            raise ValueError("its labels and parameters are too large: keep it as a pickle")
-        (beside / MANIFEST).write_text(text, encoding="utf-8")
-        for path in beside.iterdir():  # only its owner can read a file of safetensors
-            shutil.copymode(beside / MANIFEST, path)
+        save_file({**head, N_CHUNKS: n_chunks.astype(np.int64)}, folder / HEAD)
+        save_file(arrays, folder / BASELINE)
 
 
-def is_saved(folder: Path) -> bool:
-    """Return whether an estimator was saved in that folder, undamaged or not."""
-    return (folder / MANIFEST).is_file()
-
-
-def _find_saved(name: Any) -> Path | None:
-    """Return the folder of a saved estimator, None if there is none.
-
-    If a process was killed between the two renames of a save, it is the folder put aside.
-    """
-    try:
-        folder = absolute(name)
-        exists = folder.exists() or not folder.name
-    except (OSError, ValueError, TypeError, RuntimeError):
-        return None  # find_folder then says what is wrong with the name
-    if exists:
-        return folder if is_saved(folder) else None
-    aside = folder_aside(folder)
-    return aside if is_saved(aside) else None
-
-
-def _warn_if_aside(folder: Path, name: Any) -> None:
-    if folder != absolute(name):
-        warn(
-            f"{name} is missing, because a save there did not end: loaded what was saved before "
-            f"it, {folder}. Rename that, or save again.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Return what differs between a folder and another one that takes its name."""
-    try:
-        status = (folder / MANIFEST).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
-
-
-def _load_once(folder: Path) -> Saved:
-    manifest = _load_manifest(folder)
-    try:
-        with _naming_panics():
-            network, n_chunks = _load_network(folder, manifest["network"])
-            chunker = _load_chunker(folder, manifest["chunker"], network)
-            targets = targets_from_state(manifest["targets"])
-            targets.check(network.head.out_features)
-            _check_kind(targets, manifest["estimator"])
-            _check_fitted(manifest["fitted"])
-    except Exception as error:  # wrong content brings errors of any kind
-        raise _damaged(folder, error) from error
-    cut = chunker.get_params()
-    return Saved(
+def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
+    network, n_chunks = _load_network(folder, manifest["network"])
+    chunker = load_saved_chunker(folder, manifest["chunker"], network.encoder.config)
+    targets = targets_from_state(manifest["targets"])
+    targets.check(network.head.out_features)
+    _check_kind(targets, manifest["estimator"])
+    _check_fitted(manifest["fitted"])
+    baseline = _load_baseline(folder, manifest, targets)
+    parameters = manifest["parameters"]
+    if parameters.get("baseline") == THE_FITTED_ONE:
+        parameters = {**parameters, "baseline": clone(baseline.shown)}
+    return SavedEstimator(
         folder=folder,
-        estimator=str(manifest["estimator"])[:20],
-        version=str(manifest["version"])[:20],
-        parameters=manifest["parameters"],
-        fitted={**manifest["fitted"], "n_chunks": n_chunks},
-        used={
-            **{name: cut[name] for name in CHUNKING},
+        version=manifest["version"],
+        parameters=parameters,
+        shaped={
             **{name: manifest["network"][name] for name in ("pooling", "token_pooling", "dropout")},
+            "layers": network.layers,
             "freeze_encoder": network.frozen,
             "attention_dropout": manifest["parameters"].get("attention_dropout"),
         },
-        targets=targets,
         network=network,
         chunker=chunker,
+        fitted={**manifest["fitted"], "n_chunks": n_chunks, "baseline": baseline},
+        targets=targets,
     )
 
 
-def _load_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if path.stat().st_size > MOST_MANIFEST_BYTES:
-        raise _damaged(path, f"it has more than {MOST_MANIFEST_BYTES} bytes")
-    try:
-        manifest = json.loads(path.read_bytes())
-        number, content = manifest["format"], manifest["content"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, f"it is no JSON with a format number ({error!r})") from error
-    if number != FORMAT:
-        raise ValueError(
-            f"{path} has format {number!r:.20}, where sklearn_longbert {__version__} takes "
-            f"{FORMAT}: load it with the version that saved it, {_saving_version(content)}, or fit "
-            f"anew."
-        )
-    try:
-        if manifest["sha256"] != _digest_of(content):
-            raise ValueError("its content has changed since it was saved")
-        check_files(folder, content["files"], REQUIRED)
-        sections = {section: from_json(content[section]) for section in SECTIONS}
-        for section in SECTIONS[1:]:
-            if not isinstance(sections[section], dict):
-                raise ValueError(f"its section {section} is no dict")
-        return {**sections, "version": content["versions"]["sklearn-longbert"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, error) from error
-
-
-def _saving_version(content: Any) -> str:
-    """Return the version that wrote a manifest of another format, if the manifest names it."""
-    versions = content.get("versions") if isinstance(content, dict) else None
-    version = versions.get("sklearn-longbert") if isinstance(versions, dict) else None
-    return f"{version or 'unknown'!s:.20}"
+def _load_baseline(folder: Path, manifest: dict[str, Any], targets: Targets) -> Any:
+    scales, state = manifest["fitted"]["baseline_scales"], manifest["baseline"]
+    if not state:
+        if scales is not None or manifest["parameters"].get("baseline") == THE_FITTED_ONE:
+            raise ValueError("it lacks its baseline")
+        return None
+    baseline = baseline_from_state({**load_file(folder / BASELINE), **state}, targets)
+    if not isinstance(scales, np.ndarray) or scales.shape != (len(baseline.names),):
+        raise ValueError(f"{len(baseline.names)} models of a baseline have the scales {scales!r}")
+    if not (np.isfinite(scales).all() and (scales >= 0).all()):
+        raise ValueError("scales of a baseline are no finite numbers from 0")
+    return baseline
 
 
 def _check_kind(targets: Targets, estimator: str) -> None:
@@ -288,7 +199,7 @@ def _load_network(
     if n_chunks.dtype.kind != "i" or n_chunks.ndim != 1 or (n_chunks < 0).any():
         raise ValueError(f"{HEAD}: {N_CHUNKS} are no numbers of chunks")
     encoder = load_saved_encoder(folder)
-    _check_settings(settings, head, encoder.config.hidden_size)
+    _check_settings(settings, head, encoder.config)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, then replaced
         network = LongBertNetwork(encoder, **settings)
     weights = {name: torch.from_numpy(weight) for name, weight in head.items()}
@@ -301,67 +212,28 @@ def _load_network(
     return network, n_chunks.astype(np.intp)
 
 
-def _load_chunker(folder: Path, settings: dict[str, Any], network: LongBertNetwork) -> TextChunker:
-    parameters = dict(settings)
-    pad_id, n_tokens = parameters.pop("pad_id"), network.encoder.config.vocab_size
-    if type(pad_id) is not int or not 0 <= pad_id < n_tokens:
-        raise ValueError(f"pad_id is {pad_id!r}")
-    chunker = TextChunker(**parameters)
-    chunker._validate_params()
-    tokenizer = load_saved_tokenizer(folder)
-    chunker._use_tokenizer(tokenizer, network.encoder.config, pad_id, folder)
-    layout = chunker.layout_
-    ids = [*layout.prefix, *layout.suffix, *tokenizer.get_vocab(with_added_tokens=True).values()]
-    if max(ids) >= n_tokens:
-        raise ValueError(f"the tokenizer has the token {max(ids)}, the encoder has {n_tokens}")
-    return chunker
-
-
-@contextmanager
-def _naming_panics() -> Iterator[None]:
-    """Turn a panic of Rust, which is no Exception, into a ValueError."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError(f"the tokenizer cannot be used ({error})") from error
-
-
-def _in_json(section: Any) -> Any:
-    try:
-        return to_json(section)
-    except TypeError as error:
-        raise TypeError(
-            f"The estimator cannot be saved, {error}, which has no form in JSON: change that "
-            f"parameter or label, or keep the estimator as a pickle, with joblib.dump."
-        ) from error
-
-
-def _check_settings(settings: dict[str, Any], head: dict[str, Any], hidden_size: int) -> None:
+def _check_settings(settings: dict[str, Any], head: dict[str, Any], config: Any) -> None:
     """Raise ValueError at wrong settings, before anything is made in the sizes that they name."""
-    size = hidden_size
+    if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
+        raise ValueError("unknown pooling")
+    layers = settings.get("layers", "last")  # folders of the first version have none
+    n_layers = len(layer_numbers(layers, config.num_hidden_layers))
+    n_parts = n_layers * len(TOKEN_POOLINGS[settings["token_pooling"]])
+    size = embedding_size = n_parts * config.hidden_size
     if settings["hidden_layer"] is not None:
         size, activation = settings["hidden_layer"]
         if activation not in ACT2FN:
             raise ValueError(f"unknown activation {activation!r}")
-        if head["transform.0.weight"].shape != (size, hidden_size):
+        if head["transform.0.weight"].shape != (size, embedding_size):
             raise ValueError(f"a hidden layer of size {size!r}, but its weights differ")
     if head["head.weight"].shape != (settings["n_outputs"], size):
         raise ValueError(f"{settings['n_outputs']!r} outputs, but the head's weights differ")
-    if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
-        raise ValueError("unknown pooling")
     if not isinstance(settings["frozen"], bool) or not 0 <= settings["dropout"] < 1:
         raise ValueError("frozen is no bool, or dropout no probability")
 
 
-def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read, {str(why)[:500]}: the saved estimator is damaged or was changed. "
-        f"Save it again, or restore the folder from a copy."
-    )
-
-
-def _digest_of(content: Any) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+CONTENTS = Contents(
+    files=(HEAD, BASELINE, *FILES),
+    sections=("parameters", "fitted", "targets", "chunker", "network", "baseline"),
+    load=_load,
+)

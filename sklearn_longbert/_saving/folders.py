@@ -1,8 +1,9 @@
 """Folders that are written whole or not at all, and replaced by renaming.
 
 Invariant: a folder is written beside its place, so that the old folder stays whole until the new
-one is complete. This is our own code because no library replaces a whole folder, checks what it
-replaces, and keeps the old one readable meanwhile.
+one is complete; files of git and the Hub are in both, so that none is lost. This is our own code
+because no library replaces a whole folder, checks what it replaces, and keeps the old one readable
+meanwhile.
 """
 
 import hashlib
@@ -11,8 +12,12 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+# names of what git and the Hub put beside a model, in lower case
+KEPT = ("readme*", "license*", "licence*", "notice*", ".git*", ".cache", ".huggingface")
 
 
 def fingerprint(path: Path) -> list[Any]:
@@ -39,7 +44,7 @@ def check_files(folder: Path, files: dict[str, Any], required: Collection[str]) 
 
 
 def check_replaceable(folder: Path, ours: Collection[str]) -> None:
-    """Raise FileExistsError if the folder is a file, or holds anything but `ours`.
+    """Raise FileExistsError if the folder is a file, or holds anything but `ours` and `KEPT`.
 
     Parameters
     ----------
@@ -51,7 +56,7 @@ def check_replaceable(folder: Path, ours: Collection[str]) -> None:
         return
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: pass the path of a folder.")
-    names = {path.name: path.is_file() for path in folder.iterdir()}
+    names = {path.name: path.is_file() for path in folder.iterdir() if not _is_kept(path)}
     known = ours if names.get(next(iter(ours))) else ()
     others = [name for name, is_file in names.items() if not is_file or name not in known]
     if others:
@@ -59,6 +64,30 @@ def check_replaceable(folder: Path, ours: Collection[str]) -> None:
             f"{folder} holds {min(others)}, which save_pretrained did not write and will not "
             f"delete: pass a new or empty folder, or one it has written."
         )
+
+
+def _is_kept(path: Path) -> bool:
+    return any(fnmatch(path.name.lower(), pattern) for pattern in KEPT)
+
+
+def _carry_over(folder: Path, new: Path) -> None:
+    """Put what is kept in `folder` into `new`, too: files as hard links where there are any."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if not _is_kept(path) or os.path.lexists(new / path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link)
+        else:
+            _link(path, new / path.name)
+
+
+def _link(path: str | Path, new: str | Path) -> None:
+    try:
+        os.link(path, new, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # not all file systems have hard links
+        shutil.copy2(path, new, follow_symlinks=False)
+        if not Path(new).is_symlink():
+            _sync(Path(new))
 
 
 def absolute(name: Any) -> Path:
@@ -107,9 +136,11 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         if not isinstance(error, Exception) or isinstance(error, FileExistsError):
             raise
-        failed = OSError(  # safetensors and tokenizers have errors of their own
-            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error}): see "
-            f"to room and permission there. What was in {folder} is unchanged."
+        # safetensors and tokenizers have errors of their own; a ValueError says its cure
+        cure = "" if isinstance(error, ValueError) else ": see to room and permission there"
+        failed = OSError(
+            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error})"
+            f"{cure}. What was in {folder} is unchanged."
         )
         failed.errno = getattr(error, "errno", None)
         raise failed from error
@@ -119,17 +150,23 @@ def _write_through(folder: Path) -> None:
     """Make the operating system write the files to disk before the folder gets its name."""
     folders = () if os.name == "nt" else (folder,)  # Windows cannot open a folder
     for path in (*folder.iterdir(), *folders):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(folder: Path, new: Path, ours: Collection[str]) -> None:
     aside = folder_aside(folder)
     for place in (folder, aside):  # checked again, because writing took a while
         check_replaceable(place, ours)
+    for place in (folder, aside):  # aside, too: it is the last save's if that was killed
+        _carry_over(place, new)
     if folder.exists():
         shutil.copymode(folder, new)
         shutil.rmtree(aside, ignore_errors=True)

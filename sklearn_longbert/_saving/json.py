@@ -15,7 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import MT19937, PCG64, PCG64DXSM, SFC64, Philox
 
+# the generators of RandomState, and the largest numbers in their states
+GENERATORS = {kind.__name__: kind for kind in (MT19937, PCG64, PCG64DXSM, Philox, SFC64)}
+MOST_OF_STATE = {
+    "pos": 624,
+    "buffer_pos": 4,
+    "has_gauss": 1,
+    "has_uint32": 1,
+    "uinteger": 2**32 - 1,
+    "state": 2**128 - 1,
+    "inc": 2**128 - 1,
+}
 ARRAY_KINDS = "biufUOT"  # bool, numbers, str, objects that to_json takes, StringDType
 
 
@@ -114,19 +126,30 @@ def _scalar_from_json(content: Any) -> Any:
 
 def _random_state_from_json(content: Any) -> np.random.RandomState:
     state = from_json(content)
-    key, position = state["state"]["key"], state["state"]["pos"]
-    # NumPy does not check a state, and would read beyond a short key
-    if not (
-        state["bit_generator"] == "MT19937"
-        and (key.shape, key.dtype) == ((624,), np.uint32)
-        and type(position) is int
-        and 0 <= position <= 624
-        and state["has_gauss"] in (0, 1)
-    ):
-        raise ValueError("no state of NumPy's Mersenne Twister")
-    random_state = np.random.RandomState()
+    random_state = np.random.RandomState(GENERATORS[state["bit_generator"]](0))
+    _check_state(state, random_state.get_state(legacy=False))
     random_state.set_state(state)
     return random_state
+
+
+def _check_state(state: dict[str, Any], like: dict[str, Any]) -> None:
+    """Raise ValueError unless the state of a generator has the form of another one.
+
+    NumPy does not check it, and would read beyond a short key.
+    """
+    if state.keys() != like.keys():
+        raise ValueError(f"a generator's state of {sorted(state)}")
+    for name, expected in like.items():
+        value = state[name]
+        if type(value) is not type(expected):
+            raise ValueError(f"{name} of a generator is of the wrong type")
+        if isinstance(expected, dict):
+            _check_state(value, expected)
+        elif isinstance(expected, np.ndarray):
+            if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+                raise ValueError(f"{name} of a generator has the wrong shape or type")
+        elif isinstance(expected, int) and not 0 <= value <= MOST_OF_STATE[name]:
+            raise ValueError(f"{name} of a generator is {value}")
 
 
 # Each kind has its types, a function that makes a JSON form, and one that makes the value again.

@@ -39,11 +39,14 @@ class Targets(ABC):
         Rise of a prediction if its logit rises by one.
     output_methods : tuple of str
         Methods of other estimators that :meth:`logits_of` understands, the preferred one first.
+    origin : float or ndarray of shape (n_outputs,)
+        Prediction of a logit of zero.
     """
 
     criterion: ClassVar[type[nn.Module]]
     output_methods: ClassVar[tuple[str, ...]]
     unit: Any = 1.0
+    origin: Any = 0.0
 
     @property
     @abstractmethod

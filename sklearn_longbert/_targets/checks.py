@@ -5,6 +5,7 @@ Every error says what was found, at which index, and what to do about it.
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
+from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from sklearn.utils.validation import column_or_1d
 from sklearn_longbert._texts.checks import is_missing, raise_no_array, show
 
 MOST_VALUE = 1e300  # of a regression target
+ONE_HOT_TEXTS = 10  # least texts; all of fewer may happen to have one label each
 LEAST_WEIGHT = 1e-100  # relative to the largest; sums and logarithms of products of less underflow
 
 
@@ -213,6 +215,23 @@ def _check_indicator(table: NDArray[Any], name: str) -> NDArray[np.int64]:
             f"sklearn.multioutput.MultiOutputClassifier."
         )
     return table.astype(np.int64)
+
+
+def warn_of_one_hot(labels: NDArray[Any], name: str = "y") -> None:
+    """Warn of an indicator matrix that looks like classes: each of its rows has exactly one 1.
+
+    Two columns may be there for explanations, as the guide recommends.
+    """
+    if labels.ndim < 2 or labels.shape[1] < 3 or len(labels) < ONE_HOT_TEXTS:
+        return
+    if (labels.sum(axis=1) == 1).all():
+        warn(
+            f"Each of the {len(labels)} rows of {name} has exactly one 1, but its columns are "
+            f"learned apart, and predict may return several labels or none for a text: if each "
+            f"text has one class, pass class labels, such as {name}.argmax(axis=1).",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _check_elements(targets: NDArray[Any], name: str, one_kind: bool = True) -> None:

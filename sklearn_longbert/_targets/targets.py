@@ -263,6 +263,11 @@ class Numbers(Targets):
         return self.spread
 
     @property
+    def origin(self) -> NDArray[np.float64]:
+        """The mean of the targets."""
+        return self.mean
+
+    @property
     def probe(self) -> Probe:
         return regression_probe
 

@@ -1,7 +1,7 @@
 """Cut raw texts into chunks of token ids: the only module that calls a tokenizer.
 
-Invariant: a text is tokenized once, as a whole. :mod:`sklearn_longbert._texts.documents` cuts its
-token ids into chunks.
+Invariant: a text is tokenized once, as a whole. :mod:`sklearn_longbert._texts.cuts` chooses where
+its token ids are cut into chunks.
 """
 
 import hashlib
@@ -21,13 +21,20 @@ from sklearn.utils.validation import check_is_fitted
 from tokenizers import Tokenizer
 
 from sklearn_longbert._fit_tasks import CallbackSupportMixin, FitTask
+from sklearn_longbert._plain import PlainParameters, plain
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import encoder_limit, load_config, load_tokenizer
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._shared_docs import with_shared_docs
+from sklearn_longbert._texts.boundaries import boundary_kinds
 from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
-from sklearn_longbert._texts.unknown import characters_of
+from sklearn_longbert._texts.unknown import (
+    Characters,
+    characters_of,
+    count_characters,
+    warn_of_unknown_tokens,
+)
 
 DEFAULT_CHUNK_SIZE = 512  # if the encoder can encode more at once, or states no limit
 # Most texts and characters that the tokenizer gets at once. They bound memory and cost no speed.
@@ -36,15 +43,17 @@ PROBE_WORDS = ("a", "the", "0", ".", "に")
 
 
 @with_shared_docs()
-class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
+class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versioned):
     """Cut texts of any length into chunks of tokens that an encoder can encode at once.
 
     Each text is tokenized once, as a whole. Its token ids are cut into chunks, and each chunk
     gets the encoder's own special tokens. A text whose chunks are all kept is cut into the fewest
-    possible chunks, all equally long: a short last chunk would count as much in the pooled
-    prediction as the others. The estimators of this package accept the result in place of texts.
-    A pipeline with ``memory`` tokenizes the training texts of a fold once for all candidates of a
-    grid search. Texts that are chunked before the search are not tokenized in it at all.
+    possible chunks, about equally long: a short last chunk would count as much in the pooled
+    prediction as the others. Chunks end where a paragraph ends, else a sentence, else a word. A
+    word is cut only if there is no other way to so few chunks. The estimators of this package
+    accept the result in place of texts. A pipeline with ``memory`` tokenizes the training texts of
+    a fold once for all candidates of a grid search. Texts that are chunked before the search are
+    not tokenized in it at all.
 
     Parameters
     ----------
@@ -163,8 +172,9 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         Returns
         -------
         documents : ndarray of shape (n_samples,), dtype object
-            One ChunkedDocument per text, with ``token_ids``, ``spans`` (characters of each
-            token), ``n_tokens``, ``n_chunks`` and ``chunks()``. It takes 12 bytes per token.
+            One ChunkedDocument per text, with ``text``, ``token_ids``, ``spans`` (characters of
+            each token), ``n_tokens``, ``n_chunks`` and ``chunks()``. It takes 12 bytes per token
+            beside the text.
 
         Raises
         ------
@@ -172,16 +182,18 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
             If `X` is not an array of texts; the message names the index.
         """
         check_is_fitted(self)
-        return self._cut(self._check_input(X), with_spans=True)
+        documents = self._cut(self._check_input(X), with_spans=True)
+        warn_of_unknown_tokens(count_characters(documents), self.model_name)
+        return documents
 
     def _cut(self, texts: list[str], with_spans: bool) -> NDArray[np.object_]:
-        """Cut checked texts; documents without spans take a third of the memory.
+        """Cut checked texts; documents without spans and text take a quarter of the memory.
 
         Parameters
         ----------
         texts : list of str
         with_spans : bool
-            Whether documents hold the character positions of their tokens.
+            Whether documents hold their text and the character positions of their tokens.
 
         Returns
         -------
@@ -189,14 +201,25 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
         """
         documents = np.empty(len(texts), dtype=object)
         start = 0
+        longest_bare = -1 if with_spans else self.layout_.body_size
         for batch in _batches(texts):
-            tokens = list(_tokenize(self.tokenizer_, batch, with_spans))
+            tokens = list(_tokenize(self.tokenizer_, batch, longest_bare))
             characters = characters_of(self.tokenizer_, batch, [of_text[0] for of_text in tokens])
-            for index, of_text in enumerate(zip(tokens, characters, strict=True), start):
-                documents[index] = ChunkedDocument(of_text[0], self.layout_, of_text[1])
+            for index, of_text in enumerate(zip(batch, tokens, characters, strict=True), start):
+                documents[index] = self._document(*of_text, with_spans)
             start += len(batch)
         self._check_not_empty(documents)
         return documents
+
+    def _document(
+        self, text: str, tokens: NDArray[np.int32], characters: Characters, with_spans: bool
+    ) -> ChunkedDocument:
+        cuts = None
+        if tokens.shape[1] > self.layout_.body_size:
+            cuts = self.layout_.cuts(boundary_kinds(text, tokens[1:].T))
+            tokens = tokens if with_spans else tokens[:1].copy()
+        known = text if with_spans else None
+        return ChunkedDocument(tokens, self.layout_, characters, cuts, known)
 
     def _check_input(self, X: ArrayLike) -> list[str]:
         return check_texts(X, missing=self.missing)
@@ -224,7 +247,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, Versioned):
             chunk_size=self.chunk_size_,
             chunk_overlap=int(self.chunk_overlap),
             max_chunks=None if self.max_chunks is None else int(self.max_chunks),
-            chunk_selection=self.chunk_selection,
+            chunk_selection=plain(self.chunk_selection),
             prefix=prefix,
             suffix=suffix,
             pad_id=pad_id,
@@ -303,14 +326,22 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
 
 
 def _tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str], with_spans: bool
+    tokenizer: Tokenizer, texts: Sequence[str], longest_bare: int
 ) -> Iterator[NDArray[np.int32]]:
-    """Yield ``ChunkedDocument.tokens`` of each text, with character positions if asked for."""
-    if not with_spans:
-        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+    """Yield ``ChunkedDocument.tokens`` of each text.
+
+    Texts of at most `longest_bare` tokens come without character positions. If a batch seems to
+    hold no others, it is tokenized without them, which takes less time.
+    """
+    seems_bare = max(map(len, texts), default=0) <= longest_bare
+    if seems_bare:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    if not seems_bare or max(map(len, encodings), default=0) > longest_bare:
+        encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    for encoding in encodings:
+        if len(encoding) <= longest_bare:
             yield np.array([encoding.ids], dtype=np.int32)
-        return
-    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+            continue
         tokens = np.empty((3, len(encoding)), dtype=np.int32)
         tokens[0] = encoding.ids
         flat = chain.from_iterable(encoding.offsets)

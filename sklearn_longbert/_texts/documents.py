@@ -1,4 +1,4 @@
-"""Chunked documents: token ids, and how they are cut into chunks.
+"""Chunked documents: token ids, and the chunks that they are cut into.
 
 Invariants: joining the chunks without their overlap gives the tokens of the text; the chunk that
 reaches the end of the text is the last one; an empty text is one chunk of special tokens.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_longbert._texts.checks import as_column
+from sklearn_longbert._texts.cuts import even_cuts, full_cuts
 from sklearn_longbert._texts.unknown import Characters, count_characters
 
 QUANTILES = {"min": 0.0, "median": 0.5, "90 %": 0.9, "max": 1.0}
@@ -93,23 +94,22 @@ class ChunkLayout:
         return self.chunk_size - len(self.prefix) - len(self.suffix)
 
     def count_chunks(self, n_tokens: int) -> int:
-        """Return the number of chunks of a text of `n_tokens`, before `max_chunks` applies."""
+        """Return the fewest chunks that hold `n_tokens` tokens."""
         n_beyond_first = max(n_tokens - self.body_size, 0)
         return 1 + -(-n_beyond_first // (self.body_size - self.chunk_overlap))
 
-    def bounds(self, n_tokens: int, full: bool) -> NDArray[np.intp]:
-        """Return first token and end of each chunk, (n_chunks, 2), before `max_chunks` applies.
+    def cuts(self, kinds: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Return the end of each chunk but the last, before `max_chunks` applies.
 
-        If `full`, all chunks but the last have `body_size` tokens. Otherwise the lengths of the
-        chunks differ by at most one token. The number of chunks is the same either way.
+        Parameters
+        ----------
+        kinds : ndarray of shape (n_tokens,)
+            What ends before each token, from :func:`boundary_kinds`.
         """
-        n_chunks = self.count_chunks(n_tokens)
-        if full:
-            starts = np.arange(n_chunks) * (self.body_size - self.chunk_overlap)
-            return np.column_stack([starts, np.minimum(starts + self.body_size, n_tokens)])
-        overlap = self.chunk_overlap if n_chunks > 1 else 0
-        edges = np.arange(n_chunks + 1) * (n_tokens - overlap) // n_chunks
-        return np.column_stack([edges[:-1], edges[1:] + overlap])
+        n_chunks = self.count_chunks(len(kinds))
+        if n_chunks > (self.max_chunks or n_chunks):
+            return full_cuts(kinds, self.body_size, self.chunk_overlap)
+        return even_cuts(kinds, n_chunks, self.body_size, self.chunk_overlap)
 
 
 class ChunkedDocument:
@@ -125,27 +125,39 @@ class ChunkedDocument:
     layout : ChunkLayout
     characters : Characters
         Numbers of the text's characters, and of those under unknown tokens.
+    cuts : ndarray of shape (n_cuts,), dtype int32
+        The end of each chunk but the last, before `max_chunks` applies. If it is not given, the
+        text is cut as if a sentence could end before every token.
+    text : str or None
+        The text itself. Inside an estimator it is left out.
     """
 
-    __slots__ = ("characters", "layout", "tokens")
+    __slots__ = ("characters", "cuts", "layout", "text", "tokens")
 
     def __init__(
         self,
         tokens: NDArray[np.int32],
         layout: ChunkLayout,
         characters: Characters = Characters(),  # noqa: B008 (it cannot be changed)
+        cuts: NDArray[np.int32] | None = None,
+        text: str | None = None,
     ) -> None:
         self.tokens = tokens
         self.layout = layout
         self.characters = characters
+        if cuts is None:
+            cuts = layout.cuts(np.zeros(tokens.shape[1], dtype=np.int8))
+        self.cuts = cuts
+        self.text = text
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep values that skops takes, too."""
-        characters = list(self.characters)
-        return {"tokens": self.tokens, "layout": self.layout, "characters": characters}
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return {**state, "characters": list(self.characters)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.tokens, self.layout = state["tokens"], state["layout"]
+        self.tokens, self.layout, self.cuts = state["tokens"], state["layout"], state["cuts"]
+        self.text = state["text"]
         self.characters = Characters(*state["characters"])
 
     def __repr__(self) -> str:
@@ -169,15 +181,17 @@ class ChunkedDocument:
     @property
     def n_chunks(self) -> int:
         """Number of chunks that are kept, at most `max_chunks`."""
-        n_chunks = self.layout.count_chunks(self.n_tokens)
+        n_chunks = len(self.cuts) + 1
         return min(n_chunks, self.layout.max_chunks or n_chunks)
 
     def bounds(self, random_state: np.random.RandomState | None = None) -> NDArray[np.intp]:
         """Return first token and end of each chunk that is kept, of shape (n_chunks, 2)."""
         layout = self.layout
-        n_chunks = layout.count_chunks(self.n_tokens)
-        chosen = select_chunks(n_chunks, layout.max_chunks, layout.chunk_selection, random_state)
-        return layout.bounds(self.n_tokens, full=len(chosen) < n_chunks)[chosen]
+        bounds = np.empty((len(self.cuts) + 1, 2), dtype=np.intp)
+        bounds[0, 0], bounds[-1, 1] = 0, self.n_tokens
+        bounds[1:, 0], bounds[:-1, 1] = self.cuts - layout.chunk_overlap, self.cuts
+        max_chunks, selection = layout.max_chunks, layout.chunk_selection
+        return bounds[select_chunks(len(bounds), max_chunks, selection, random_state)]
 
     def chunks(
         self, random_state: np.random.RandomState | None = None

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
 from sklearn_longbert._fit_tasks import CallbackSupportMixin
+from sklearn_longbert._plain import PlainParameters, plain
 from sklearn_longbert._pretrained.loading import saved_token_pooling
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._texts.checks import check_texts
@@ -17,7 +18,7 @@ from sklearn_longbert._texts.documents import (
     chunk_report,
     warn_of_cut_texts,
 )
-from sklearn_longbert._texts.unknown import count_characters, warn_of_unknown_tokens
+from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
 
 Inputs = list[str] | NDArray[np.object_]
 
@@ -29,7 +30,7 @@ def texts_of(inputs: Inputs) -> list[str]:
     return [document.text for document in inputs]
 
 
-class TextReader(CallbackSupportMixin, Versioned):
+class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
     """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
@@ -44,7 +45,7 @@ class TextReader(CallbackSupportMixin, Versioned):
         same, or be left at their defaults.
         """
         names = ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection")
-        settings = {name: getattr(self, name) for name in names}
+        settings = {name: plain(getattr(self, name)) for name in names}
         if isinstance(inputs[0], ChunkedDocument):
             layout, defaults = inputs[0].layout, TextChunker()
             for name in names:
@@ -57,9 +58,9 @@ class TextReader(CallbackSupportMixin, Versioned):
                     )
                 settings[name] = cut
         return TextChunker(
-            self.model_name,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
+            plain(self.model_name),
+            revision=plain(self.revision),
+            local_files_only=plain(self.local_files_only),
             **settings,
         )
 
@@ -73,7 +74,7 @@ class TextReader(CallbackSupportMixin, Versioned):
     def _token_pooling_of(self, folder: Path, chunker: TextChunker) -> str:
         """Return how hidden states of the encoder in `folder` become embeddings."""
         if self.token_pooling != "auto":
-            return self.token_pooling
+            return plain(self.token_pooling)
         token_pooling = saved_token_pooling(folder)
         self._check_token_pooling(token_pooling, chunker)
         return token_pooling
@@ -100,14 +101,23 @@ class TextReader(CallbackSupportMixin, Versioned):
 
     def _chunk_and_warn(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
         documents = self._chunk(inputs, chunker, "X")
-        warn_of_unknown_tokens(count_characters(documents), self.model_name)
+        warn_of_unknown_tokens(characters_to_warn_of(inputs, documents), self.model_name)
         return documents
 
-    def _chunk_to_train(self, inputs: Inputs, chunker: TextChunker) -> NDArray[np.object_]:
-        documents = self._chunk_and_warn(inputs, chunker)
+    def _chunk_to_train(
+        self, inputs: Inputs, validation: Inputs | None, chunker: TextChunker
+    ) -> tuple[NDArray[np.object_], NDArray[np.object_] | None]:
+        """Chunk texts of both kinds, and warn once of unknown tokens: where they are the most."""
+        documents = self._chunk(inputs, chunker, "X")
+        counted, chunked = {"X": characters_to_warn_of(inputs, documents)}, None
+        if validation is not None:
+            chunked = self._chunk(validation, chunker, "X_val")
+            counted["X_val"] = characters_to_warn_of(validation, chunked)
+        name = max(counted, key=lambda name: counted[name].unknown_share)
+        warn_of_unknown_tokens(counted[name], self.model_name, name)
         if self.verbose:
             warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
-        return documents
+        return documents, chunked
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -116,3 +126,8 @@ class TextReader(CallbackSupportMixin, Versioned):
         tags.input_tags.allow_nan = self.missing == "empty"
         tags.input_tags.two_d_array = False
         return tags
+
+
+def characters_to_warn_of(inputs: Inputs, documents: NDArray[np.object_]) -> Characters:
+    """Return the characters of texts; TextChunker has warned of those of its documents."""
+    return Characters() if isinstance(inputs, np.ndarray) else count_characters(documents)

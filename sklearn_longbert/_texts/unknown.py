@@ -93,13 +93,15 @@ def count_characters(documents: NDArray[np.object_]) -> Characters:
     )
 
 
-def warn_of_unknown_tokens(characters: Characters, model_name: str | PathLike[str]) -> None:
+def warn_of_unknown_tokens(
+    characters: Characters, model_name: str | PathLike[str], name: str = "X"
+) -> None:
     """Warn if a large share of the texts is under unknown tokens."""
     if characters.unknown_share > LARGE_SHARE:
         warn(
-            f"{characters.unknown_share:.1%} of the characters of X are under unknown tokens of "
-            f"{model_name}, such as {characters.example!r}: the encoder cannot tell them apart. "
-            f"choose an encoder whose tokenizer knows them, such as a multilingual or a cased one; "
+            f"{characters.unknown_share:.1%} of the characters of {name} are under unknown tokens "
+            f"of {model_name}, such as {characters.example!r}: the encoder cannot tell them apart. "
+            f"Choose an encoder whose tokenizer knows them, such as a multilingual or a cased one; "
             f"chunk_report counts them.",
             UserWarning,
             stacklevel=2,

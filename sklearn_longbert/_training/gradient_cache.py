@@ -59,7 +59,7 @@ def backward(
     Parameters
     ----------
     encode : callable
-        Maps the numbers of some chunks to their embeddings, of shape (n_chunks, hidden_size).
+        Maps the numbers of some chunks to their embeddings, of shape (n_chunks, embedding_size).
     micro_batches : sequence of ndarray
         The numbers of the chunks of each micro-batch. Each of 0, ..., n_chunks - 1 occurs once.
     n_kept : int

@@ -1,12 +1,17 @@
-"""Start a new head at a linear model of the embeddings of the encoder before training."""
+"""Start a new head at a linear model of the embeddings of the encoder before training.
+
+Where an embedding has several parts, one for each layer and kind of pooling, their sizes differ
+much. A linear model scales them itself. Weights that are drawn are scaled here.
+"""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_longbert._encoding.batches import ChunkBatch, DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork
@@ -24,6 +29,7 @@ from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
 LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
+MOST_SCALED = 16  # texts whose embeddings tell the sizes of their parts
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def start_network(
     passes: Passes,
     cache: dict[bytes, Tensor] | None,
 ) -> NDArray[np.float64]:
-    """Start the head at a linear model, and return how far a baseline can be trusted beside it.
+    """Start the head at a linear model, scale weights drawn, and scale a baseline.
 
     The linear model and the models of the baseline are scaled so that the loss of the sum of their
     out-of-fold logits is least.
@@ -71,21 +77,56 @@ def start_network(
     Returns
     -------
     scales : ndarray of shape (n_models,)
-        The scales of the baseline's models.
+        How far each model of the baseline can be trusted.
     """
+    attention = network.attention
+    drawn = [] if attention is None else [attention.value, attention.gate]
     y, weights = dataset.targets.numpy(), dataset.weights.numpy()
     with np.errstate(under="ignore"):  # exponentials of unlikely logits
         if start.probe is None:
-            return fit_scales(dataset.parts, y, weights, start.kind)
-        embeddings = _embeddings_of(network, dataset, passes, cache)
-        fitted = start.probe(embeddings, y, weights, groups=start.groups)
-        models = [fitted.out_of_fold, *dataset.parts]
-        least = [LEAST_SCALE, *(0.0 for _ in dataset.parts)]
-        scales = fit_scales(models, y, weights, start.kind, least)
+            drawn.append(network.head)
+            scales = fit_scales(dataset.parts, y, weights, start.kind)
+        else:
+            embeddings = _embeddings_of(network, dataset, passes, cache)
+            fitted = start.probe(embeddings, y, weights, groups=start.groups)
+            models = [fitted.out_of_fold, *dataset.parts]
+            least = [LEAST_SCALE, *(0.0 for _ in dataset.parts)]
+            scales = fit_scales(models, y, weights, start.kind, least)
+            with torch.no_grad():
+                network.head.weight.copy_(torch.from_numpy(scales[0] * fitted.coefficients))
+                network.head.bias.copy_(torch.from_numpy(scales[0] * fitted.intercepts))
+            scales = scales[1:]
+    if drawn and len(network.blocks) > 1:
+        _balance_drawn(network, drawn, dataset, passes, cache)
+    return scales
+
+
+def _balance_drawn(
+    network: LongBertNetwork,
+    drawn: list[nn.Linear],
+    dataset: DocumentDataset,
+    passes: Passes,
+    cache: dict[bytes, Tensor] | None,
+) -> None:
+    documents = dataset.documents[:: ceil(len(dataset) / MOST_SCALED)]
+    if cache is None:
+        rows = document_embeddings(network, documents, passes)
+    else:
+        rows = cached_embeddings(network, ChunkBatch(documents), passes, cache)
+    for layer in drawn:
+        _balance(layer, rows.to(layer.weight.device), len(network.blocks))
+
+
+def _balance(layer: nn.Linear, embeddings: Tensor, n_blocks: int) -> None:
+    """Divide the weights of each part of an embedding by the part's size, its root mean square.
+
+    So no part drowns the others. They are multiplied by the size of the whole embedding, so that
+    the outputs stay as large as they were.
+    """
+    squares = embeddings.square().mean(0).reshape(n_blocks, -1).mean(1)  # (n_blocks,)
+    factors = (squares.mean() / squares).sqrt().nan_to_num(1.0, posinf=1.0)  # of zeros: 1
     with torch.no_grad():
-        network.head.weight.copy_(torch.from_numpy(scales[0] * fitted.coefficients))
-        network.head.bias.copy_(torch.from_numpy(scales[0] * fitted.intercepts))
-    return scales[1:]
+        layer.weight *= factors.repeat_interleave(embeddings.shape[1] // n_blocks)
 
 
 def _embeddings_of(

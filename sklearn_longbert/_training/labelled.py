@@ -10,7 +10,9 @@ from sklearn.utils import _safe_indexing
 from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._targets.base import Targets
+from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._texts.reader import Inputs, texts_of
+from sklearn_longbert._training.head_start import Start
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,19 @@ def out_of_fold(
     fitted = baseline.unfitted() if keep else baseline
     # an estimator of the caller's weighs classes as its own parameters say
     weights = dataset.weights.numpy() if fitted.weighs_classes else data.weights
-    return fitted.fit(
-        texts_of(data.inputs), targets, dataset.targets.numpy(), weights, data.groups
-    )
+    return fitted.fit(texts_of(data.inputs), targets, dataset.targets.numpy(), weights, data.groups)
 
 
 def parts_of(baseline: Baseline | None, inputs: Inputs) -> list[NDArray[np.float64]]:
     """Return the logits of each model of a fitted baseline, none if there is none."""
     return [] if baseline is None else baseline.parts(texts_of(inputs))
+
+
+def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
+    """Return how a training of these texts starts."""
+    groups = data.groups
+    if groups is not None:
+        groups = join_groups(texts_of(data.inputs), groups)
+    return Start(
+        targets.probe if head_init == "linear_probe" else None, targets.linear_kind, groups
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import Callback, EarlyStopping, PrintLog
+from skorch.callbacks import Callback, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
@@ -151,7 +151,7 @@ class LongBertNet(ScoredNet):
             ):
                 self._train(dataset, n_epochs)
         finally:
-            self.naming_ = None
+            self.naming_, self.asked_ = None, (None, None)
             if hasattr(self, "optimizer_"):
                 self._zero_grad_optimizer(set_to_none=True)
                 self._set_training(False)
@@ -274,11 +274,15 @@ class LongBertNet(ScoredNet):
         `parts` are the logits of the baseline's models, if there is a baseline.
         """
         self._set_training(False)
-        offsets = None
-        if self.baseline_scales is not None:
-            offsets = torch.from_numpy(scaled_sum(parts, self.baseline_scales)).float()
+        batch = ChunkBatch(documents, offsets=self.offsets(parts, len(documents)))
         with own_modes(self._place):
-            return self.infer(ChunkBatch(documents, offsets=offsets), progress=progress).numpy()
+            return self.infer(batch, progress=progress).numpy()
+
+    def offsets(self, parts: Sequence[NDArray[Any]], n_documents: int) -> Tensor:
+        """Return what the baseline adds to the logits, of shape (n_documents, 1 or n_outputs)."""
+        if self.baseline_scales is None:
+            return torch.zeros(n_documents, 1)
+        return torch.from_numpy(scaled_sum(parts, self.baseline_scales)).float()
 
     def predict_chunks(
         self, documents: NDArray[np.object_], progress: bool = False
@@ -440,23 +444,6 @@ class LongBertNet(ScoredNet):
         if self.autocast is not None:
             cure += ", or compute in precision='float32'"
         return DivergedError(f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}.")
-
-    def notify(self, method_name: str, **kwargs: Any) -> None:
-        getattr(self, method_name)(self, **kwargs)
-        stop = False
-        for _, callback in self.callbacks_:
-            try:
-                getattr(callback, method_name)(self, **self.seen_by(callback, kwargs))
-            except StopTraining:
-                stop = True
-            except KeyboardInterrupt:
-                # skorch's EarlyStopping raises the same error as a user who presses Ctrl-C
-                if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
-                    stop = True
-                else:
-                    raise
-        if stop:  # after all callbacks have seen the last epoch
-            raise StopTraining
 
     def __getstate__(self) -> dict[str, Any]:
         return net_state(self)

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import Tags, get_tags
 from skorch import NeuralNet
-from skorch.callbacks import BatchScoring, Callback, EpochScoring
+from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from skorch.history import History
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._training.callbacks import StopTraining
 from sklearn_longbert._training.validation import ValidationMonitor
 
 
@@ -37,11 +38,12 @@ class Naming:
 
 
 class ScoredNet(NeuralNet):
-    """The base of LongBertNet, with its validation texts and predictions for scorers."""
+    """The base of LongBertNet, with its validation texts and what callbacks are told and ask."""
 
     history: History
     monitor: ValidationMonitor | None
     naming_: Naming | None = None  # in training
+    asked_: tuple[Any, Any] = (None, None)  # what gave the last logits, and they
 
     def get_split_datasets(
         self, X: DocumentDataset, y: Any = None, **_: Any
@@ -57,6 +59,23 @@ class ScoredNet(NeuralNet):
         chunks, (targets, _) = arguments["batch"]
         return {**arguments, "batch": (chunks, self.naming_.targets_of(targets))}
 
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        getattr(self, method_name)(self, **kwargs)
+        stop = False
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **self.seen_by(callback, kwargs))
+            except StopTraining:
+                stop = True
+            except KeyboardInterrupt:
+                # skorch's EarlyStopping raises the same error as a user who presses Ctrl-C
+                if isinstance(callback, EarlyStopping) and callback.misses_ == callback.patience:
+                    stop = True
+                else:
+                    raise
+        if stop:  # after all callbacks have seen the last epoch
+            raise StopTraining
+
     def estimator_of(self, X: Any, logits: Any) -> Any:
         """Return an estimator with the present weights, whose predictions of `X` are known."""
         if self.naming_ is None:
@@ -64,7 +83,10 @@ class ScoredNet(NeuralNet):
         return self.naming_.estimator_of(self, X, logits)
 
     def _asked(self, X: Any) -> Any:
-        return self.estimator_of(X, torch.cat(list(self.forward_iter(X))).numpy())
+        known = vars(self).get("forward_iter")  # skorch sets it, and it gives its logits only once
+        if known is None or known is not self.asked_[0]:
+            self.asked_ = known, torch.cat(list(self.forward_iter(X))).numpy()
+        return self.estimator_of(X, self.asked_[1])
 
     def predict(self, X: Any) -> NDArray[Any]:
         return self._asked(X).predict(X)

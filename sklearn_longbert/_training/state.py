@@ -7,6 +7,7 @@ Nothing that only training needs is in it.
 from typing import Any
 
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
+from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, precision_of, select_autocast
 from sklearn_longbert._targets.targets import CRITERIA
 
@@ -21,7 +22,7 @@ def net_state(net: Any) -> dict[str, Any]:
         "criterion": net.criterion.__name__,
         "precision": precision_of(net.autocast),
         "device": str(net.device),
-        "history": [dict(epoch) for epoch in net.history],
+        "history": [plain(dict(epoch)) for epoch in net.history],
         "best_epoch": net.best_epoch_,
         "baseline_scales": net.baseline_scales,
         "network": network_state(net.module_),

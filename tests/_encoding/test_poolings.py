@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sklearn_longbert._encoding.memory import graph_bytes
 from sklearn_longbert._encoding.poolings import (
     POOLINGS,
-    TOKEN_POOLINGS,
     GatedAttention,
     pool_documents,
+    pool_tokens,
 )
 
 LOGITS = torch.tensor([[1.0, 8.0], [3.0, -2.0], [5.0, 5.0], [0.0, 7.0], [4.0, 1.0], [2.0, 4.0]])
@@ -63,8 +64,22 @@ def test_gated_attention_by_hand():
 
 def test_token_poolings_by_hand():
     hidden_states = torch.tensor([[1.0, 2.0], [3.0, 6.0], [1, 1], [2, 2], [6, 0]])
-    np.testing.assert_allclose(TOKEN_POOLINGS["mean"](hidden_states, [2, 3]), [[2, 4], [3, 1]])
-    np.testing.assert_allclose(TOKEN_POOLINGS["cls"](hidden_states, [2, 3]), [[1, 2], [1, 1]])
+    np.testing.assert_allclose(pool_tokens(hidden_states, [2, 3], "mean"), [[2, 4], [3, 1]])
+    np.testing.assert_allclose(pool_tokens(hidden_states, [2, 3], "cls"), [[1, 2], [1, 1]])
+    np.testing.assert_allclose(pool_tokens(hidden_states, [2, 3], "max"), [[3, 6], [6, 2]])
+    np.testing.assert_allclose(
+        pool_tokens(hidden_states, [2, 3], "mean_max"), [[2, 4, 3, 6], [3, 1, 6, 2]]
+    )
+
+
+def test_the_maximum_keeps_no_hidden_states_for_the_backward_pass():
+    hidden_states = torch.randn(300, 8, requires_grad=True)
+    n_kept = graph_bytes(lambda: pool_tokens(hidden_states, [200, 100], "max"))
+    assert n_kept < hidden_states.nbytes / 10
+    pool_tokens(hidden_states, [200, 100], "max")[0].sum().backward()
+    winners = hidden_states[:200].argmax(0)
+    expected = torch.zeros(300, 8).scatter(0, winners[None], 1.0)
+    torch.testing.assert_close(hidden_states.grad, expected)
 
 
 @pytest.mark.parametrize("pooling", list(POOLINGS))

@@ -87,6 +87,9 @@ def test_nothing_else_is_taken_for_it(frozen: partial, tiny_encoder: Any) -> Non
     n_sets = len(remembered_module._remembered)
     for changes in (
         {"token_pooling": "cls"},
+        {"token_pooling": "mean_max"},
+        {"token_pooling": "mean_max", "layers": (0, 2)},
+        {"token_pooling": "mean_max", "layers": (2, 0)},
         {"precision": "bfloat16"},
         {"chunk_size": 10},
         {"micro_batch_tokens": 24},
@@ -136,6 +139,19 @@ def test_small_and_large_sets_are_read_anew(
     np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-5)
     np.testing.assert_array_equal(frozen().fit(X, Y).predict(X), model.predict(X))
     assert len(remembered_module._remembered) == 0
+
+
+def test_the_size_of_a_set_counts_all_layers(
+    frozen: partial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_chunks = frozen().fit(X, Y).n_chunks_.sum()
+    monkeypatch.setattr(remembered_module, "_remembered", OrderedDict())
+    # room for the last layer's mean of each chunk, as float32, and not for six parts
+    monkeypatch.setattr(remembered_module, "MOST_BYTES", 4 * n_chunks * 16 * 4)
+    frozen(layers="spread", token_pooling="mean_max").fit(X, Y)
+    assert len(remembered_module._remembered) == 0
+    frozen().fit(X, Y)
+    assert len(remembered_module._remembered) == 1
 
 
 def test_digests_tell_parts_apart() -> None:

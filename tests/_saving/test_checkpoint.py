@@ -219,7 +219,17 @@ def test_what_cannot_be_read(tmp_path: Path, tiny_bert: str, tiny_encoder: Any) 
         LongBertRegressor.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r'leave token_pooling="cls"'):
         LongBertClassifier.from_pretrained(tmp_path, token_pooling="mean")
+    with pytest.raises(ValueError, match=r'leave token_pooling="cls" and layers="last"'):
+        LongBertClassifier.from_pretrained(tmp_path, layers="spread")
     with pytest.raises(ValueError, match=r"'pooling' parameter .* must be a str among"):
         LongBertClassifier.from_pretrained(tmp_path, pooling="median")
     with pytest.raises(TypeError, match="unexpected keyword argument 'poolling'"):
         LongBertClassifier.from_pretrained(tmp_path, poolling="max")
+
+
+def test_the_last_layer_by_its_number(tmp_path):
+    save_checkpoint(tmp_path)
+    same = LongBertClassifier.from_pretrained(tmp_path, layers=(-1,))
+    plain = LongBertClassifier.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(*(m.decision_function(["good"]) for m in (same, plain)))
+    assert plain.layers == "last"

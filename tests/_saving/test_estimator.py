@@ -49,7 +49,7 @@ from sklearn_longbert import (
 )
 from sklearn_longbert import _provenance as provenance
 from sklearn_longbert._saving import estimator as persistence
-from sklearn_longbert._saving import folders
+from sklearn_longbert._saving import folders, manifest
 from sklearn_longbert._saving.json import from_json, to_json
 
 TEXTS = ["good fox jumps " * 9, "bad dog runs " * 9, "good news", "bad"] * 2
@@ -190,6 +190,7 @@ def test_predicts_and_trains_on_alike(
     "parameters",
     [
         {"pooling": "attention", "token_pooling": "cls"},
+        {"layers": (0, -1), "pooling": "attention", "token_pooling": "mean_max"},
         {"pooling": "max", "max_chunks": 2, "chunk_selection": "random", "chunk_overlap": 3},
         {"freeze_encoder": True, "pooling": "logsumexp", "head_init": "random"},
         {"early_stopping": True, "validation_fraction": 0.5, "max_epochs": 2},
@@ -409,9 +410,9 @@ def test_what_is_in_it(saved: Path) -> None:
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]  # nothing beside it
-    manifest = json.loads((saved / "sklearn_longbert.json").read_text())
-    assert manifest["format"] == 2
-    content = manifest["content"]
+    whole = json.loads((saved / "sklearn_longbert.json").read_text())
+    assert whole["format"] == 2
+    content = whole["content"]
     assert content["parameters"]["chunk_size"] == 16
     classes = {"$array": ["<U4", [2], ["bad", "good"]]}
     assert content["targets"] == {"kind": "classes", "classes": classes}
@@ -454,14 +455,14 @@ def test_a_link_to_the_folder_stays_one(fitted: LongBertClassifier, saved: Path)
 def test_what_is_not_ours_is_not_replaced(
     fitted: LongBertClassifier, saved: Path, tiny_bert: str, tmp_path: Path
 ) -> None:
-    (saved / "README.md").write_text("mine")
+    (saved / "notes.md").write_text("mine")
     encoder = shutil.copytree(tiny_bert, tmp_path / "encoder")
     (tmp_path / "file").write_text("mine")
     (tmp_path / ".new.previous").mkdir()
     (tmp_path / ".new.previous" / "mine").write_text("mine")
     for name in ("saved", "encoder", "file", "new"):
         before = contents(tmp_path)
-        with pytest.raises(OSError, match=r"mine|README\.md|will not delete|is a file"):
+        with pytest.raises(OSError, match=r"mine|notes\.md|will not delete|is a file"):
             fitted.save_pretrained(tmp_path / name)
         assert contents(tmp_path) == before
     assert encoder.is_dir()
@@ -563,7 +564,8 @@ def test_parameters_of_every_kind(tiny_bert: str, tmp_path: Path) -> None:
     for name, value in parameters.items():
         found = getattr(again, name)
         if name not in ("random_state", "callbacks"):
-            assert (found, type(found)) == (value, type(value))
+            assert found == value
+            assert type(found) in (type(Path()), dict, torch.device, int, float, type(None))
     assert again.callbacks is None
     assert again.random_state is again._random_state
     assert again.random_state.randint(1000) == estimator.random_state.randint(1000)
@@ -585,8 +587,31 @@ def test_parameters_may_be_replaced_unless_a_fit_has_used_them(saved: Path) -> N
     with pytest.raises(ValueError, match="'learning_rate' parameter of LongBertClassifier must be"):
         load(learning_rate=-1)
     assert load(revision="v1").revision is None  # of the saved folder on the Hub
-    with pytest.raises(ValueError, match=r"holds a classifier, which LongBertRegressor is not"):
+    with pytest.raises(ValueError, match="a classifier, and no regressor: use LongBertCl"):
         LongBertRegressor.from_pretrained(saved)
+
+
+def test_layers_may_be_named_otherwise(tiny_bert: str, tmp_path: Path) -> None:
+    model = fit(tiny_bert, layers="spread")
+    model.save_pretrained(tmp_path / "saved")
+    load = partial(LongBertClassifier.from_pretrained, tmp_path / "saved")
+    for layers in ("spread", (0, 1, 2), (0, -2, -1)):
+        again = load(layers=layers)
+        assert again.layers == layers
+        np.testing.assert_array_equal(logits_of(again), logits_of(model))
+    for layers in ("last", (2, 1, 0)):
+        with pytest.raises(ValueError, match=r"but the saved .* with layers=\(0, 1, 2\)"):
+            load(layers=layers)
+    with pytest.raises(ValueError, match=r"the hidden states 0 \(its embeddings\) to 2"):
+        load(layers=(3,))
+
+
+def test_a_folder_that_was_saved_without_layers(saved: Path) -> None:
+    expected = logits_of(LongBertClassifier.from_pretrained(saved))
+    change_manifest(saved, lambda c: (c["network"].pop("layers"), c["parameters"].pop("layers")))
+    again = LongBertClassifier.from_pretrained(saved)
+    np.testing.assert_array_equal(logits_of(again), expected)
+    assert again.layers == "last"
 
 
 def test_a_folder_that_another_version_saved(
@@ -641,18 +666,18 @@ def test_from_the_hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change what the manifest says, and its checksum with it, as somebody would on purpose."""
-    path = folder / persistence.MANIFEST
-    manifest = json.loads(path.read_text())
-    change(manifest["content"])
-    manifest["sha256"] = persistence._digest_of(manifest["content"])
-    path.write_text(json.dumps(manifest))
+    path = folder / manifest.MANIFEST
+    whole = json.loads(path.read_text())
+    change(whole["content"])
+    whole["sha256"] = manifest._digest_of(whole["content"])
+    path.write_text(json.dumps(whole))
 
 
 def change_file(folder: Path, name: str, content: bytes) -> None:
     """Change a file, and what the manifest says of it."""
     (folder / name).write_bytes(content)
     fingerprint = folders.fingerprint(folder / name)
-    change_manifest(folder, lambda manifest: manifest["files"].update({name: fingerprint}))
+    change_manifest(folder, lambda content: content["files"].update({name: fingerprint}))
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -681,7 +706,7 @@ def error_of(function: Callable[..., Any], *args: Any) -> Exception | None:
     return None
 
 
-FILES = sorted(persistence.REQUIRED)
+FILES = sorted(persistence.CONTENTS.files)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -699,7 +724,7 @@ def test_a_file_that_is_not_whole(how: str, name: str, saved: Path) -> None:
         load(saved)
 
 
-@pytest.mark.parametrize("name", [*FILES, persistence.MANIFEST])
+@pytest.mark.parametrize("name", [*FILES, manifest.MANIFEST])
 def test_a_changed_byte_anywhere(name: str, saved: Path) -> None:
     """At 200 offsets of each file, also where JSON or a header would still be read."""
     path = saved / name
@@ -708,7 +733,7 @@ def test_a_changed_byte_anywhere(name: str, saved: Path) -> None:
     for offset in rng.randint(len(content), size=200):
         byte = (content[offset] + rng.randint(1, 256)) % 256
         path.write_bytes(content[:offset] + bytes([byte]) + content[offset + 1 :])
-        error = error_of(persistence._load_manifest, saved)
+        error = error_of(manifest._load_manifest, saved, "classifier", persistence.CONTENTS)
         if error is None:  # the same JSON in other words: white space, an escaped character
             assert json.loads(path.read_bytes()) == json.loads(content)
         else:
@@ -733,14 +758,14 @@ MANIFESTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("content", MANIFESTS.values(), ids=MANIFESTS)
 def test_no_manifest_at_all(content: bytes, saved: Path) -> None:
-    (saved / persistence.MANIFEST).write_bytes(content)
+    (saved / manifest.MANIFEST).write_bytes(content)
     with pytest.raises(ValueError, match=r"sklearn_longbert\.json cannot be read"):
         load(saved)
 
 
 @pytest.mark.parametrize("number", [0, 1, -1, 10**30, "1", None, [1], 1.5, "x" * 10**6])
 def test_another_format(number: Any, saved: Path) -> None:
-    path = saved / persistence.MANIFEST
+    path = saved / manifest.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": number}))
     with pytest.raises(ValueError, match=r"has format .{1,30}, where .* takes 2: load it") as error:
         load(saved)
@@ -748,7 +773,7 @@ def test_another_format(number: Any, saved: Path) -> None:
 
 
 def test_a_manifest_that_is_too_large(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "MOST_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(manifest, "MOST_MANIFEST_BYTES", 100)
     with pytest.raises(ValueError, match="more than 100 bytes"):
         load(saved)
 
@@ -826,6 +851,12 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dropout of another kind": put("network", dropout="much"),
     "frozen of another kind": put("network", frozen="yes"),
     "an unknown setting": put("network", encoder=3),
+    "more layers than weights": put("network", layers={"$tuple": [0, 2]}),
+    "layers beyond the encoder": put("network", layers={"$tuple": [9]}),
+    "a billion layers": put("network", layers={"$tuple": [2] * 1000}),
+    "layers of another kind": put("network", layers=3),
+    "an unknown name of layers": put("network", layers="all"),
+    "more kinds than weights": put("network", token_pooling="mean_max"),
     "a chunk of a billion": put("chunker", chunk_size=10**9),
     "a negative chunk": put("chunker", chunk_size=-5),
     "an overlap beyond the chunk": put("chunker", chunk_overlap=100),
@@ -854,7 +885,7 @@ def test_a_regressor_that_lies(tiny_bert: str, tmp_path: Path) -> None:
     one = {"$scalar": ["<f8", 1.0]}
     two = {"$array": ["<f8", [2], [1.0, 0.0]]}
     nan = {"$array": ["<f8", [2], [1.0, {"$float": "nan"}]]}
-    good = json.loads((tmp_path / "saved" / persistence.MANIFEST).read_text())["content"]["targets"]
+    good = json.loads((tmp_path / "saved" / manifest.MANIFEST).read_text())["content"]["targets"]
     for changes in ({"mean": one}, {"spread": two}, {"mean": nan}, {"spread": "x"}):
         change_manifest(tmp_path / "saved", put("targets", **{**good, **changes}))
         with pytest.raises(ValueError, match="damaged"):
@@ -975,7 +1006,7 @@ def test_nothing_is_unpickled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> N
     load(saved)
 
 
-@pytest.mark.parametrize("moment", ["_load_network", "_load_chunker"])
+@pytest.mark.parametrize("moment", ["_load_network", "load_saved_chunker"])
 def test_a_folder_that_is_replaced_while_it_is_read(
     moment: str, tiny_bert: str, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -985,14 +1016,14 @@ def test_a_folder_that_is_replaced_while_it_is_read(
     times = []
 
     def replace_first(*args: Any) -> Any:
-        if not times:
-            other.save_pretrained(saved)
         times.append(1)
+        if len(times) == 1:
+            other.save_pretrained(saved)
         return read(*args)
 
     monkeypatch.setattr(persistence, moment, replace_first)
     again = load(saved)
-    assert len(times) == 2
+    assert len(times) == 3  # the save in between loads what it has written
     np.testing.assert_array_equal(again.classes_, other.classes_)
     np.testing.assert_array_equal(logits_of(again), logits_of(other))
 
@@ -1000,13 +1031,14 @@ def test_a_folder_that_is_replaced_while_it_is_read(
 def test_a_folder_that_is_always_replaced(
     fitted: LongBertClassifier, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = persistence._load_chunker
+    read = persistence.load_saved_chunker
 
-    def replace_always(*args: Any) -> Any:
-        fitted.save_pretrained(saved)
-        return read(*args)
+    def replace_always(folder: Path, *args: Any) -> Any:
+        if folder == saved:  # and not what is loaded while it is saved
+            fitted.save_pretrained(saved)
+        return read(folder, *args)
 
-    monkeypatch.setattr(persistence, "_load_chunker", replace_always)
+    monkeypatch.setattr(persistence, "load_saved_chunker", replace_always)
     with pytest.raises(ValueError, match="replaced again and again"):
         load(saved)
 
@@ -1018,7 +1050,8 @@ STEPS = {
     "save_encoder": persistence,
     "save_tokenizer": persistence,
     "save_file": persistence,
-    "fingerprint": persistence,
+    "fingerprint": manifest,
+    "_load_once": manifest,
     "_write_through": folders,
 }
 

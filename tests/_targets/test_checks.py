@@ -8,9 +8,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
+from scipy.sparse import csr_array
 from sklearn.exceptions import DataConversionWarning
 
-from sklearn_longbert._targets.checks import check_labels, check_values, check_weights
+from sklearn_longbert import LongBertClassifier
+from sklearn_longbert._targets.checks import (
+    check_labels,
+    check_values,
+    check_weights,
+    warn_of_one_hot,
+)
 
 TEXTS = ["one two", "", "größer"]
 
@@ -264,3 +271,42 @@ def test_values_whose_differences_overflow():
 def test_dates_are_no_values(dtype):
     with pytest.raises(ValueError, match="y holds dates or durations"):
         check_values(np.array([1, 2], dtype=dtype))
+
+
+ONE_HOT = np.eye(3, dtype=int)[np.arange(12) % 3]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ONE_HOT,
+        ONE_HOT.astype(bool),
+        ONE_HOT.tolist(),
+        csr_array(ONE_HOT),
+        pd.DataFrame(ONE_HOT, columns=["a", "b", "c"]),
+        np.column_stack([ONE_HOT, np.zeros(12)]),
+    ],
+    ids=["int", "bool", "lists", "sparse", "frame", "empty column"],
+)
+def test_one_hot_rows_get_a_hint(y: Any, tiny_bert: str) -> None:
+    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    with pytest.warns(UserWarning, match=r"12 rows of y .* exactly one 1.*y\.argmax") as caught:
+        estimator.fit(["good fox"] * 12, y)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ONE_HOT[:9],
+        ONE_HOT[:, :2],
+        np.column_stack([1 - ONE_HOT[:, 0], ONE_HOT[:, 0]]),
+        np.vstack([ONE_HOT, [1, 0, 1]]),
+        np.vstack([ONE_HOT, [0, 0, 0]]),
+        np.arange(12) % 3,
+    ],
+    ids=["few texts", "two columns", "two classes", "a row of two", "a row of none", "labels"],
+)
+def test_other_rows_get_no_hint(y: Any) -> None:
+    """Any warning would be an error here."""
+    warn_of_one_hot(check_labels(y))

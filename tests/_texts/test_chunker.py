@@ -2,7 +2,8 @@
 
 Joining the chunks of a text without overlap gives the tokenizer's own ids; consecutive chunks
 repeat exactly `chunk_overlap` tokens; only the last window reaches the end of the text. Chunks of
-a text that is read whole are equally long, to a token, and as few as full ones would be.
+a text that is read whole are as few as full ones would be, and equally long, to a token, where
+every place is as good. :mod:`test_cuts` has the places that are better.
 """
 
 import itertools
@@ -114,6 +115,7 @@ def lists(chunks: Any) -> list[list[int]]:
 # Every token is read
 
 
+@pytest.mark.filterwarnings("ignore:.*under unknown tokens")
 @pytest.mark.parametrize("name", TOKENIZERS)
 @ENOUGH
 @given(text=TEXTS, data=st.data())
@@ -143,7 +145,6 @@ def test_chunks_cover_the_tokenizers_own_tokens(
     assert max(map(len, chunks)) <= chunk_size
     joined = bodies[0] + [token for chunk in bodies[1:] for token in chunk[overlap:]]
     assert joined == ids
-    assert max(map(len, bodies)) - min(map(len, bodies)) <= 1
     for before, after in itertools.pairwise(bodies):
         assert after[:overlap] == before[len(before) - overlap :]
         assert len(after) > overlap  # no chunk lies wholly inside the one before

@@ -3,10 +3,12 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from sklearn_longbert import (
     LongBertClassifier,
@@ -51,7 +53,8 @@ def test_counts_by_hand(
 @pytest.mark.parametrize("architecture", ["xlm-roberta", "albert", "deberta-v2", "mpnet"])
 def test_every_kind_of_vocabulary(architecture: str, tiny_encoder: Callable[[str], str]) -> None:
     chunker = TextChunker(tiny_encoder(architecture)).fit()
-    total = count_characters(chunker.transform(["the quick fox", "fox " + THAI, "fox 😍"]))
+    texts = ["the quick fox", "fox " + THAI, "fox 😍"]
+    total = count_characters(chunker._cut(texts, with_spans=True))
     assert total.n_unknown_tokens == 2
     assert total.n_unknown == 43
     assert total.example == THAI[:40]
@@ -120,12 +123,10 @@ def test_calls_that_warn_once(tiny_bert: str) -> None:
         "partial_fit": lambda X: regressor.partial_fit(X, [0.0, 1.0, 2.0]),
         "vectorizer": vectorizer.fit().transform,
     }
-    chunked = TextChunker(tiny_bert, chunk_size=32).fit_transform(UNKNOWN)
-    for X in (UNKNOWN, chunked):
-        for name, call in calls.items():
-            with pytest.warns(UserWarning, match=WARNING) as caught:
-                call(X)
-            assert len(caught) == 1, name
+    for name, call in calls.items():
+        with pytest.warns(UserWarning, match=WARNING) as caught:
+            call(UNKNOWN)
+        assert len(caught) == 1, name
 
 
 def test_a_small_share_is_no_warning(tiny_bert: str) -> None:
@@ -141,3 +142,43 @@ def test_stretches_of_a_vectorizer_warn_once(
     with pytest.warns(UserWarning, match=WARNING) as caught:
         vectorizer.transform(UNKNOWN)
     assert len(caught) == 1
+
+
+def test_validation_texts(tiny_bert: str) -> None:
+    """A fit warns once, of those texts of which it knows less."""
+    known, half = ["good story " * 9, "bad news " * 9, "good"], ["good 😍 ", "bad news " * 9, "a"]
+    chunked = TextChunker(tiny_bert, chunk_size=32).fit().transform
+    estimators: list[Any] = [
+        LongBertClassifier(tiny_bert, **SETTINGS),
+        LongBertClassifier(tiny_bert, early_stopping=True, **SETTINGS),
+        LongBertRegressor(tiny_bert, **SETTINGS),
+    ]
+    for estimator in estimators:
+        for X in (known, half):
+            with pytest.warns(UserWarning, match=WARNING.replace("of X", "of X_val")) as caught:
+                estimator.fit(X, [0, 1, 0], X_val=UNKNOWN, y_val=[0, 1, 0])
+            assert len(caught) == 1
+    with pytest.warns(UserWarning, match=WARNING) as caught:
+        estimators[0].fit(UNKNOWN, [0, 1, 0], X_val=chunked(known), y_val=[0, 1, 0])
+    assert len(caught) == 1
+
+
+def test_a_chunker_alone(tiny_bert: str) -> None:
+    chunker = TextChunker(tiny_bert, chunk_size=32)
+    for call in (chunker.fit_transform, chunker.transform):
+        with pytest.warns(UserWarning, match=WARNING) as caught:
+            call(UNKNOWN)
+        assert len(caught) == 1
+        call(["good story " * 9])
+
+
+def test_a_pipeline_warns_once(tiny_bert: str) -> None:
+    """Documents are warned of where they are chunked, and not again where they are read."""
+    for estimator in (LongBertClassifier(tiny_bert, **SETTINGS), LongBertVectorizer(tiny_bert)):
+        model = make_pipeline(TextChunker(tiny_bert, chunk_size=32), estimator)
+        calls: list[Any] = [partial(model.fit, UNKNOWN, [0, 1, 0])]
+        calls.append(partial(getattr(model, "predict", None) or model.transform, UNKNOWN))
+        for call in calls:
+            with pytest.warns(UserWarning, match=WARNING) as caught:
+                call()
+            assert len(caught) == 1

@@ -101,6 +101,23 @@ def test_any_grouping_gives_the_same_gradients(architecture, pooling, weighted, 
     assert relative_error(of[1], gradients_of(no_dropout, texts, [0, 1, 2, 0], **fit)[0]) > 0.05
 
 
+@pytest.mark.parametrize("layers", ["spread", (0,)], ids=str)
+@pytest.mark.parametrize("pooling", ["max", "attention"])
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "albert"])
+def test_several_layers_too(architecture, pooling, layers, make, texts):
+    embedding = {"layers": layers, "token_pooling": "mean_max", "pooling": pooling}
+    of = {
+        tokens: gradients_of(
+            make(architecture, micro_batch_tokens=tokens, **embedding), texts, [0, 1, 2, 0]
+        )[0]
+        for tokens in (1, 3 * CHUNK, 10**6)
+    }
+    assert relative_error(of[1], of[10**6]) < 1e-6
+    assert relative_error(of[3 * CHUNK], of[10**6]) < 1e-6
+    no_dropout = make(architecture, dropout=0.0, **embedding)
+    assert relative_error(of[1], gradients_of(no_dropout, texts, [0, 1, 2, 0])[0]) > 0.05
+
+
 class DoubleClassifier(LongBertClassifier):
     """In float64: how far float32's rounding reaches depends on the processor."""
 
