@@ -56,6 +56,7 @@ def explained(n: int, words: int = 40) -> DocumentExplanation:
         end=ends,
         classes=np.array(["bad", "good"]),
         contributions=contributions,
+        base_value=np.zeros(2),
         logits=logits,
         probabilities=np.exp(logits) / np.exp(logits).sum(),
         predicted="bad",
