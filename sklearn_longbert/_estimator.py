@@ -74,7 +74,7 @@ class LongBertEstimator(BaseLongBert):
         >>> report["n_texts"], report["n_long_texts"], report["n_cut_texts"]
         (2, 1, 1)
         >>> report["n_tokens"], report["n_skipped_tokens"]
-        (302, 176)
+        (302, 177)
         """
         check_is_fitted(self)
         return chunk_report(self._chunk(self._check_input(X), self.chunker_, "X"))

@@ -35,9 +35,8 @@ def reference_logits(texts, tokenizer, encoder, weight, bias, pooling, token_poo
     pooled = []
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        body = CHUNK_SIZE - 2
-        n_chunks = max(-(-len(ids) // body), 1)
-        edges = [index * len(ids) // n_chunks for index in range(n_chunks + 1)]
+        chunker = TextChunker(tokenizer.name_or_path, chunk_size=CHUNK_SIZE)
+        edges = [0, *chunker.fit_transform([text])[0].cuts, len(ids)]  # test_cuts has the cuts
         pieces = [ids[start:end] for start, end in itertools.pairwise(edges)]
         rows = [[tokenizer.cls_token_id, *piece, tokenizer.sep_token_id] for piece in pieces]
         input_ids = torch.full((len(rows), CHUNK_SIZE), tokenizer.pad_token_id)

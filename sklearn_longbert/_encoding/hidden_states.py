@@ -7,6 +7,7 @@ caller makes of a wanted one is kept, because hidden states of all layers would 
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -69,17 +70,21 @@ class _Watch:
 _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)  # one for each thread
 
 
-def _see(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _forward(forward: Callable[..., Any], hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
     watch = _watch.get()
     if watch is not None:
-        watch.see(inputs[0])
+        watch.see(hidden_states)
+    return forward(hidden_states, *args, **kwargs)
 
 
 def watch_layers(encoder: PreTrainedModel) -> None:
-    """Make :func:`take_hidden_states` see what each layer of an encoder takes."""
+    """Make :func:`take_hidden_states` see what each layer of an encoder takes.
+
+    The layers get no hooks: the traceback of an error in a layer with a hook holds its tensors.
+    """
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
     for layer in stacks[0] if stacks else ():
-        layer.register_forward_pre_hook(_see)
+        layer.forward = partial(_forward, layer.forward)
 
 
 def take_hidden_states(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WHOLE_CHARACTERS = 20_000  # most characters of a text that is shown whole
 MOST_SHOWN = 20  # most passages of a longer text that are not folded
 ENDS = 80  # characters shown of either end of a folded part
-MOST_CELLS = 500  # most cells of the strip; if there are more passages, a cell stands for several
+MOST_CELLS = 300  # most cells of the strip; if there are more passages, a cell stands for several
 MOST_CLASSES = 8  # most classes in the legend: those with the largest logits
 
 # Passages are blue (for) or orange (against), which colour-blind people can tell apart.
@@ -78,8 +78,7 @@ def _cell(
 ) -> str:
     label = f"{explanation.level} {explanation.chunk[row] + 1}: {contributions[row]:+.4g}"
     return (
-        f'<a href="#{anchor}" style="{_tint(contributions[row], strongest)}" title="{label}" '
-        f'aria-label="{label}"></a>'
+        f'<a href="#{anchor}" title="{label}" style="{_tint(contributions[row], strongest)}"></a>'
     )
 
 

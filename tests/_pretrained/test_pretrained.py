@@ -345,7 +345,8 @@ def test_a_full_chunk_has_transformers_own_hidden_states(
     folder = tiny_encoder(architecture)
     limit = ARCHITECTURES[architecture][2]
     chunker = TextChunker(folder, chunk_size=limit, max_chunks=1)
-    ids = next(chunker.fit_transform([LONG_TEXT])[0].chunks())
+    layout, tokens = chunker.fit().layout_, chunker.transform([LONG_TEXT])[0].token_ids
+    ids = np.array([*layout.prefix, *tokens[: layout.body_size], *layout.suffix])
     assert len(ids) == limit
     reference = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     ours = load_encoder(Path(folder), 0.1, 0.1).eval()

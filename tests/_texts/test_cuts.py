@@ -176,6 +176,7 @@ TEXTS_OF_ALL_KINDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.* under unknown tokens")
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta"])
 @pytest.mark.parametrize("kind", TEXTS_OF_ALL_KINDS)
 @pytest.mark.parametrize("overlap", [0, 5])
