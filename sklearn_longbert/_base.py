@@ -38,7 +38,8 @@ from sklearn_longbert._texts.reader import Inputs
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
 from sklearn_longbert._training.head_start import Start
 from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of, start_of
-from sklearn_longbert._training.net import DivergedError, LongBertNet
+from sklearn_longbert._training.losses import DivergedError
+from sklearn_longbert._training.net import LongBertNet
 from sklearn_longbert._training.scored_net import Naming
 from sklearn_longbert._training.user_callbacks import check_callbacks, check_history_keys
 from sklearn_longbert._training.validation import (
@@ -249,7 +250,9 @@ class BaseLongBert(BaseParameters):
         if is_first:
             training.parts = out_of_fold(baseline, targets, data, training)
             start = start_of(self.head_init, targets, data)
-            net = self._make_net(chunker, targets, random_state, start, warmup_fraction=None)
+            net = self._make_net(
+                chunker, targets, random_state, start, warmup_fraction=None, share=1.0
+            )
         else:
             training.parts = parts_of(baseline, data.inputs)
             net = self.net_
@@ -294,7 +297,7 @@ class BaseLongBert(BaseParameters):
         device = choose_device(str(plain(self.device)))
         scales = None if previous is None else previous.baseline_scales
         defaults = {"warmup_fraction": plain(self.warmup_fraction), "baseline_scales": scales}
-        settings = {**defaults, **settings}
+        settings = {**defaults, "share": plain(self.fine_tuning_share), **settings}
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
@@ -350,8 +353,6 @@ class BaseLongBert(BaseParameters):
     def _load_encoder(self, folder: Path, dropouts: tuple[float, float]) -> nn.Module:
         return load_encoder(folder, *dropouts)
 
-    # Fitted attributes
-
     def _learned(
         self, net: LongBertNet, documents: NDArray[np.object_], baseline: Baseline | None
     ) -> dict[str, Any]:
@@ -399,8 +400,6 @@ class BaseLongBert(BaseParameters):
         for name in FITTED:
             if hasattr(self, name):
                 delattr(self, name)
-
-    # Prediction
 
     def _predict_logits(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the logits of texts, of shape (n_samples, n_outputs), in the caller's order."""

@@ -29,6 +29,7 @@ class BaseParameters(TextReader):
         "head_init": [StrOptions({"linear_probe", "random"})],
         "freeze_encoder": ["boolean"],
         "baseline": "no_validation",  # new_baseline checks it
+        "fine_tuning_share": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -62,6 +63,7 @@ class BaseParameters(TextReader):
         baseline: Any = None,
         head_init: str = "linear_probe",
         freeze_encoder: bool = False,
+        fine_tuning_share: float | str = "auto",
         max_epochs: int = 3,
         batch_size: int = 8,
         learning_rate: float = 5e-5,
@@ -97,6 +99,7 @@ class BaseParameters(TextReader):
         self.baseline = baseline
         self.head_init = head_init
         self.freeze_encoder = freeze_encoder
+        self.fine_tuning_share = fine_tuning_share
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

@@ -102,6 +102,18 @@ PARAMETERS = {
         64 MB of one set of texts. So a grid search over parameters of the head encodes each fold
         once. Each process of `n_jobs` remembers its own embeddings.""",
     ),
+    "fine_tuning_share": (
+        'float or "auto"',
+        """Share of the way from the weights before training to those after it at which the fitted
+        weights are (WiSE-FT, Wortsman et al., 2022, https://arxiv.org/abs/2109.01903). A few
+        hundred texts move an encoder farther than they tell it where to go: less than the whole
+        way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
+        least loss of the validation texts: a quarter, a half, three quarters or the whole. Without
+        validation texts it is a third, and from 1,333 training texts on it rises with their
+        number, until it is the whole way with 4,000. Only a first fit whose head starts at the
+        linear probe is averaged. With ``head_init="random"``, `warm_start` and `partial_fit` the
+        weights are those after training.""",
+    ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),
     "learning_rate": (

@@ -38,6 +38,7 @@ from sklearn_longbert._encoding.passes import (
 )
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._targets.scales import scaled_sum
+from sklearn_longbert._training.averaging import WeightAverage
 from sklearn_longbert._training.callbacks import (
     KeptEpoch,
     StopTraining,
@@ -54,10 +55,6 @@ from sklearn_longbert._training.head_start import Start, start_network
 from sklearn_longbert._training.scored_net import Naming, ScoredNet
 from sklearn_longbert._training.state import net_state, network_and_settings
 from sklearn_longbert._training.validation import ValidationMonitor
-
-
-class DivergedError(ValueError):
-    """The loss or a weight became infinite or NaN."""
 
 
 class LongBertNet(ScoredNet):
@@ -85,6 +82,9 @@ class LongBertNet(ScoredNet):
     monitor : ValidationMonitor or None
     start : Start or None
         How the first training starts. None starts at the weights of `module`.
+    share : float or "auto"
+        Where the weights are in the end, between the start at a linear probe and the end of the
+        first training.
     baseline_scales : ndarray of shape (n_models,) or None
         Scales of the baseline's models, if they are known before the first training.
     **kwargs : dict
@@ -105,6 +105,7 @@ class LongBertNet(ScoredNet):
         progress: bool,
         monitor: ValidationMonitor | None = None,
         start: Start | None = None,
+        share: float | str = 1.0,
         baseline_scales: NDArray[np.float64] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -127,6 +128,7 @@ class LongBertNet(ScoredNet):
         self.progress = progress
         self.monitor = monitor
         self.first_start = start
+        self.average = WeightAverage(share)
         self.baseline_scales = baseline_scales
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
@@ -190,7 +192,10 @@ class LongBertNet(ScoredNet):
                 self.module_, dataset.documents, self.batch_size, self._passes, self._encode
             )
             self._set_training(False)  # until the first step, as callbacks expect it
+            if is_new and self.first_start is not None and self.first_start.probe is not None:
+                self.average.begin(self.module_)
             self._run(dataset, n_epochs)
+            self.average.end(self.module_, len(dataset), self.validation_loss)
 
     def _run(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run the epochs, and what callbacks do before and after them."""
@@ -419,31 +424,6 @@ class LongBertNet(ScoredNet):
     @property
     def _passes(self) -> Passes:
         return Passes(self.micro_batch_tokens, self._place, self.autocast)
-
-    def document_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the losses of each document, of shape (n_documents, 1 or n_outputs)."""
-        if targets.is_floating_point():
-            targets = targets.to(logits.dtype)
-        losses = self.criterion_(logits, targets.to(logits.device))
-        return losses.reshape(len(losses), -1)
-
-    def get_loss(self, y_pred: Tensor, y_true: TargetsAndWeights, **_: Any) -> Tensor:
-        targets, weights = y_true
-        losses = self.document_losses(y_pred, targets)
-        weights = weights.to(losses.dtype).to(losses.device).reshape(len(weights), -1)
-        loss = (losses * weights).mean()
-        if not torch.isfinite(loss):
-            raise self.diverged("The loss")
-        return loss
-
-    def diverged(self, what: str) -> DivergedError:
-        """Return the error that says `what` became NaN or infinite."""
-        cure = f"lower learning_rate (it is {self.lr:g})"
-        if self.max_grad_norm is None:
-            cure += ", clip gradients with max_grad_norm=1.0"
-        if self.autocast is not None:
-            cure += ", or compute in precision='float32'"
-        return DivergedError(f"{what} became NaN or infinite in epoch {len(self.history)}: {cure}.")
 
     def __getstate__(self) -> dict[str, Any]:
         return net_state(self)

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import Tags, get_tags
-from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
-from skorch.history import History
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._training.callbacks import StopTraining
+from sklearn_longbert._training.losses import LossNet
 from sklearn_longbert._training.validation import ValidationMonitor
 
 
@@ -37,18 +36,31 @@ class Naming:
     estimator_of: Callable[[Any, Any, NDArray[Any]], Any]
 
 
-class ScoredNet(NeuralNet):
+class ScoredNet(LossNet):
     """The base of LongBertNet, with its validation texts and what callbacks are told and ask."""
 
-    history: History
     monitor: ValidationMonitor | None
     naming_: Naming | None = None  # in training
+    predict_logits: Callable[..., NDArray[Any]]  # of LongBertNet
     asked_: tuple[Any, Any] = (None, None)  # what gave the last logits, and they
 
     def get_split_datasets(
         self, X: DocumentDataset, y: Any = None, **_: Any
     ) -> tuple[DocumentDataset, DocumentDataset | None]:
         return X, None if self.monitor is None else self.monitor.dataset
+
+    @property
+    def validation_loss(self) -> Callable[[], float] | None:
+        """What returns the loss of the validation texts, None if there are none."""
+        if self.monitor is None:
+            return None
+        dataset = self.monitor.dataset
+
+        def loss() -> float:
+            logits = torch.from_numpy(self.predict_logits(dataset.documents, dataset.parts))
+            return self.get_loss(logits, (dataset.targets, dataset.weights)).item()
+
+        return loss
 
     def seen_by(self, callback: Callback, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a callback's method, with named targets if it scores them."""
