@@ -126,10 +126,11 @@ class BaseLongBert(BaseParameters):
         """Train on checked texts, none of which has a weight of zero."""
         if validation is not None:
             validation = replace(validation, y=targets.index(validation.y, "y_val"))
-        previous, baseline = (self.net_, self._baseline) if self._is_warm() else (None, None)
-        if previous is None:  # so that a failed fit leaves an unfitted estimator
+        previous, baseline = None, new_baseline(self.baseline, targets)
+        if self._is_warm():
+            previous, baseline = self.net_, self._baseline
+        else:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
-            baseline = new_baseline(self.baseline, targets)
         random_state = check_random_state(self.random_state)
         chunker = self._training_chunker(data.inputs)
         held_out = None if validation is None else validation.inputs

@@ -76,7 +76,13 @@ class NumericVectorizer(NumericRows, LongBertVectorizer):
 
 
 # One step an epoch, without dropout: a weight of k is then the same as k copies.
-TRAINING = {"max_epochs": 20, "batch_size": 1000, "learning_rate": 0.05, "dropout": 0.0}
+TRAINING = {
+    "fine_tuning_share": 1.0,
+    "max_epochs": 20,
+    "batch_size": 1000,
+    "learning_rate": 0.05,
+    "dropout": 0.0,
+}
 TRAINING |= {"device": "cpu", "precision": "float32"}
 NUMERIC = [
     NumericClassifier(**TRAINING),

@@ -62,6 +62,7 @@ SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "precision": "float32",
     "random_state": 0,
+    "fine_tuning_share": 1.0,
 }
 FAST_LEARNER = {"max_epochs": 20, "learning_rate": 1e-2}  # whatever the tiny encoder's vocabulary
 

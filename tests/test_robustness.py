@@ -600,6 +600,7 @@ def weighable(tiny_bert: str) -> dict[str, Any]:
         "random_state": 0,
         "learning_rate": 1e-3,
         "precision": "float32",
+        "fine_tuning_share": 1.0,
     }
     return {
         "random head": LongBertClassifier(tiny_bert, head_init="random", **settings),
@@ -659,9 +660,9 @@ def test_weights_of_very_different_sizes(
         assert (ones > alike).all()
         assert (zeros < alike).all()
     else:
-        # of one class alone, the best intercept is infinite: the solver stops on its way there
-        np.testing.assert_allclose(ones, 1, atol=1e-4)
-        np.testing.assert_allclose(zeros, 0, atol=1e-4)
+        # of one class alone, the best scale is infinite: what keeps scales finite stops it
+        np.testing.assert_allclose(ones, 1, atol=0.01)
+        np.testing.assert_allclose(zeros, 0, atol=0.01)
 
 
 GOOD_WEIGHTS: dict[str, Any] = {
@@ -1209,6 +1210,8 @@ def parameters(kind: str, folder: str) -> dict[str, tuple[list[Any], list[Any]]]
     training: dict[str, tuple[list[Any], list[Any]]] = {
         "pooling": (["mean", "max", "logsumexp", "attention"], ["sum", None]),
         "head_init": (["random"] * 3 + ["linear_probe"], ["zeros", None]),
+        "baseline": ([None] * 3 + ["words"], ["tfidf", 3, object()]),
+        "fine_tuning_share": (["auto", 1, 0.5, 1e-9], [0, 1.1, "all", None]),
         "freeze_encoder": switch,
         "max_epochs": ([1, np.int64(1)], [0, -1, 1.5, np.inf, None]),
         "batch_size": ([1, 2, 8, 10**30, np.uint8(3)], [0, -1, 1.5, None]),
@@ -1271,7 +1274,6 @@ REASONS = [
     r"where (an indicator matrix|one label a text|\(\d+,.*\)) is expected",
     r"columns where \d+, one a label, are expected",
     r"class_weight must be",
-    r"X holds chunked documents, which do not know their texts",
 ]
 
 

@@ -123,7 +123,8 @@ def save(
             if not name.startswith("encoder.")
         }
         save_file({**head, N_CHUNKS: n_chunks.astype(np.int64)}, folder / HEAD)
-        save_file(arrays, folder / BASELINE)
+        if baseline is not None:
+            save_file(arrays, folder / BASELINE)
 
 
 def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
@@ -157,8 +158,9 @@ def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
 def _load_baseline(folder: Path, manifest: dict[str, Any], targets: Targets) -> Any:
     scales, state = manifest["fitted"]["baseline_scales"], manifest["baseline"]
     if not state:
-        if scales is not None or manifest["parameters"].get("baseline") == THE_FITTED_ONE:
-            raise ValueError("it lacks its baseline")
+        is_named = manifest["parameters"].get("baseline") == THE_FITTED_ONE
+        if scales is not None or is_named or (folder / BASELINE).exists():
+            raise ValueError("it lacks its baseline, or a part of it")
         return None
     baseline = baseline_from_state({**load_file(folder / BASELINE), **state}, targets)
     if not isinstance(scales, np.ndarray) or scales.shape != (len(baseline.names),):
@@ -233,7 +235,8 @@ def _check_settings(settings: dict[str, Any], head: dict[str, Any], config: Any)
 
 
 CONTENTS = Contents(
-    files=(HEAD, BASELINE, *FILES),
+    files=(HEAD, *FILES),
     sections=("parameters", "fitted", "targets", "chunker", "network", "baseline"),
     load=_load,
+    optional=(BASELINE,),
 )

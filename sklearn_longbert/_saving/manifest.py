@@ -52,16 +52,19 @@ class Contents(Generic[SavedType]):
     Attributes
     ----------
     files : tuple of str
-        Names of all files but the manifest.
+        Names of the files that are always there, but the manifest.
     sections : tuple of str
         Names of the manifest's dicts.
     load : callable
         Makes what was saved of a folder and its manifest. It may raise any error.
+    optional : tuple of str, default=()
+        Names of files that may be there.
     """
 
     files: tuple[str, ...]
     sections: tuple[str, ...]
     load: Callable[[Path, dict[str, Any]], SavedType]
+    optional: tuple[str, ...] = ()
 
 
 def load_folder(name: Any, kind: str, contents: Contents[SavedType]) -> SavedType | None:
@@ -230,7 +233,8 @@ def _load_manifest(folder: Path, kind: str, contents: Contents[Any]) -> dict[str
             raise ValueError("its content has changed since it was saved")
         if content["estimator"] != kind:
             raise ValueError(f"its kind is {content['estimator']!r:.20}")
-        check_files(folder, content["files"], contents.files)
+        more = [name for name in contents.optional if name in content["files"]]
+        check_files(folder, content["files"], (*contents.files, *more))
         sections = {section: from_json(content[section]) for section in contents.sections}
         for name, section in sections.items():
             if not isinstance(section, dict):

@@ -81,7 +81,8 @@ def test_micro_batch_by_hand():
 
 def test_collate_keeps_documents_apart():
     documents = [document(9), document(0), document(4, first_id=50)]
-    rows = [(d, torch.tensor(i), torch.tensor(1.0)) for i, d in enumerate(documents)]
+    offsets = torch.tensor([[0.5, 0.0], [1.0, 2.0], [0.0, -1.0]])
+    rows = [(d, torch.tensor(i), torch.tensor(1.0), offsets[i]) for i, d in enumerate(documents)]
     batch, (targets, weights) = Collate()(rows)
     assert len(batch) == 3  # documents, not chunks: what skorch weights the loss by
     assert batch.chunk_counts == [3, 1, 1]
@@ -93,6 +94,7 @@ def test_collate_keeps_documents_apart():
         [1, 50, 51, 52, 53, 2],
     ]
     assert batch.lengths.tolist() == [5, 5, 5, 2, 6]
+    assert torch.equal(batch.offsets, offsets)
     assert targets.tolist() == [0, 1, 2]
     assert weights.tolist() == [1, 1, 1]
 

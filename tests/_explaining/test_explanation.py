@@ -380,9 +380,6 @@ def test_a_frozen_encoder(tiny_bert: str) -> None:
 
 
 def test_what_cannot_be_explained(fitted: LongBertClassifier, tiny_bert: str) -> None:
-    chunked = TextChunker(tiny_bert, chunk_size=16).fit_transform(TEXTS)
-    with pytest.raises(TypeError, match="pass the texts themselves"):
-        fitted.explain(chunked)
     with pytest.raises(NotFittedError):
         LongBertClassifier(tiny_bert).explain(TEXTS)
     with pytest.raises(ValueError, match=r"'level' parameter of LongBertClassifier\.explain"):

@@ -92,6 +92,8 @@ def parameters(encoder: str) -> dict[str, st.SearchStrategy[Any]]:
         "token_pooling": word("auto", "mean", "max", "mean_max", "cls"),
         "layers": word("last", "spread") | st.tuples(whole(0, 1)),
         "head_init": word("linear_probe", "random"),
+        "baseline": st.none() | word("words"),
+        "fine_tuning_share": word("auto") | real(0.5, 1),
         "freeze_encoder": truth,
         "max_epochs": whole(1, 2),
         "batch_size": whole(4, 100),

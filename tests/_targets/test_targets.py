@@ -51,6 +51,7 @@ SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "precision": "float32",
     "random_state": 0,
+    "fine_tuning_share": 1.0,
 }
 
 

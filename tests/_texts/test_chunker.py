@@ -351,11 +351,13 @@ def test_every_container_gives_the_same_documents(
 
 
 def test_documents_are_compact(tiny_bert: str) -> None:
-    document = TextChunker(tiny_bert).fit_transform(["the quick brown fox " * 20_000])[0]
+    text = "the quick brown fox " * 20_000
+    document = TextChunker(tiny_bert).fit_transform([text])[0]
     assert document.n_tokens >= 80_000
     assert document.tokens.base is None  # and do not keep something larger alive
     assert document.tokens.nbytes <= 16 * document.n_tokens
-    assert len(pickle.dumps(document)) <= 16 * document.n_tokens + 1_000
+    assert document.text is text
+    assert len(pickle.dumps(document)) <= 16 * document.n_tokens + len(text) + 1_000
 
 
 def test_documents_of_equal_length_stay_one_object_each(tiny_bert: str) -> None:

@@ -1,0 +1,95 @@
+"""Pins where the weights are between the start and the end of training."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from sklearn_longbert import LongBertClassifier, LongBertRegressor
+from sklearn_longbert._training.averaging import SHARES, default_share
+
+STILL = 1e-30  # a learning rate that no float32 weight can feel
+FILLERS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "story", "time")
+RNG = np.random.RandomState(0)
+LABELS = ["bad", "good", "sport"] * 5
+TEXTS = [" ".join([*RNG.choice(FILLERS, 20), label]) for label in LABELS]
+
+
+@pytest.fixture
+def fitted(tiny_bert: str) -> Any:
+    def fit(cls: type = LongBertClassifier, y: Any = LABELS, *args: Any, **changes: Any) -> Any:
+        given = {"max_epochs": 2, "learning_rate": 1e-2, "dropout": 0.0, "random_state": 0}
+        estimator = cls(tiny_bert, chunk_size=16, precision="float32", **{**given, **changes})
+        return estimator.fit(TEXTS, y, *args)
+
+    return fit
+
+
+def weights_of(estimator: Any) -> dict[str, torch.Tensor]:
+    return dict(estimator.net_.module_.named_parameters())
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    pairs = zip(weights_of(first).values(), weights_of(second).values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("n_texts", "share"), [(1, 1 / 3), (1333, 1 / 3), (2000, 0.5), (4000, 1.0), (10**6, 1.0)]
+)
+def test_the_default_share(n_texts: int, share: float) -> None:
+    assert default_share(n_texts) == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_are_on_the_way(fitted: Any, pooling: str, frozen: bool) -> None:
+    fit = partial(fitted, pooling=pooling, freeze_encoder=frozen)
+    start = weights_of(fit(learning_rate=STILL, fine_tuning_share=1.0))
+    end = weights_of(fit(fine_tuning_share=1.0))
+    between = weights_of(fit(fine_tuning_share=0.25))
+    for name, weight in between.items():
+        torch.testing.assert_close(weight, 0.75 * start[name] + 0.25 * end[name])
+    assert any(not torch.equal(start[name], end[name]) for name in between)
+
+
+@pytest.mark.parametrize("cls", [LongBertClassifier, LongBertRegressor])
+def test_a_few_texts_go_a_third_of_the_way(fitted: Any, cls: type) -> None:
+    y = LABELS if cls is LongBertClassifier else np.arange(15.0)
+    assert_equal(fitted(cls, y), fitted(cls, y, fine_tuning_share=1 / 3))
+
+
+def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
+    rng = np.random.RandomState(3)
+    X_val, y_val = [TEXTS[i] for i in range(15)], rng.permutation(LABELS)
+    validated = LongBertClassifier(
+        tiny_bert,
+        chunk_size=16,
+        precision="float32",
+        max_epochs=2,
+        learning_rate=1e-2,
+        dropout=0.0,
+        random_state=0,
+    ).fit(TEXTS, LABELS, X_val=X_val, y_val=y_val)
+    models = [fitted(fine_tuning_share=share) for share in SHARES]
+    losses = [log_loss(y_val, model.predict_proba(X_val)) for model in models]
+    assert len(set(losses)) == len(SHARES)
+    assert_equal(validated, models[int(np.argmin(losses))])
+
+
+def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
+    assert_equal(fitted(head_init="random"), fitted(head_init="random", fine_tuning_share=1.0))
+    first, second = fitted(fine_tuning_share=1.0), fitted(fine_tuning_share=1.0)
+    for model, share in [(first, 0.1), (second, 1.0)]:
+        model.set_params(warm_start=True, fine_tuning_share=share).fit(TEXTS, LABELS)
+    assert_equal(first, second)
+    parts = [
+        LongBertClassifier(tiny_bert, random_state=0, fine_tuning_share=share).partial_fit(
+            TEXTS, LABELS, classes=["bad", "good", "sport"]
+        )
+        for share in (0.1, 1.0)
+    ]
+    assert_equal(*parts)
