@@ -78,7 +78,7 @@ class NumericVectorizer(NumericRows, LongBertVectorizer):
 # One step an epoch, without dropout: a weight of k is then the same as k copies.
 TRAINING = {
     "fine_tuning_share": 1.0,
-    "max_epochs": 20,
+    "max_epochs": 40,
     "batch_size": 1000,
     "learning_rate": 0.05,
     "dropout": 0.0,

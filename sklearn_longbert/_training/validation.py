@@ -58,7 +58,7 @@ class ValidationMonitor(Callback):
         self.best_weights_: dict[str, Tensor] | None = None
         self.n_without_gain_ = 0
         if self.is_tried:
-            self.score(net, net.predict_logits(self.dataset.documents))
+            self.score(net, net.predict_logits(self.dataset.documents, self.dataset.parts))
 
     def on_batch_end(
         self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any
