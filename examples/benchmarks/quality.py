@@ -16,8 +16,9 @@ rate. mean, max, logsumexp, attention: LongBertClassifier with that pooling, oth
 random-head: with head_init="random". stack: mean and tfidf, stacked by a logistic regression.
 vote: the mean of the probabilities of mean and tfidf, which are run before it. one-epoch,
 one-epoch-truncated, one-epoch-vote: mean, truncated and vote with max_epochs=1,
-learning_rate=1e-4, where there are thousands of texts. max_epochs=6 and the like: mean with that
-parameter, which are run only if named.
+learning_rate=1e-4, where there are thousands of texts. Run only if named: max_epochs=6 and the
+like, which is mean with that parameter; spread, with embeddings of several layers; words, which
+is spread with baseline="words"; words-frozen, which is words without training of the encoder.
 
 Data. bbc-N: N training texts of BBC news, the others are the test. books, conventions: excerpts
 of books and speeches, five folds, in which no book and no speaker is on both sides. newsgroups:
@@ -186,6 +187,12 @@ VARIATIONS = {
     }.items()
     for value in values
 }
+SPREAD = {"layers": "spread", "token_pooling": "mean_max"}
+VARIATIONS |= {
+    "spread": partial(longbert, **SPREAD),
+    "words": partial(longbert, baseline="words", **SPREAD),
+    "words-frozen": partial(longbert, baseline="words", freeze_encoder=True, **SPREAD),
+}
 
 COLUMNS = [
     "data", "row", "seed", "fold", "accuracy", "seconds", "nll", "ece", "calibrated_nll",
@@ -265,7 +272,7 @@ def run(data, row, seed, fold, X, y, X_test, y_test, folder):
         np.save(probabilities_file(folder, data, row, seed, fold), probabilities)
     is_right = np.unique(y)[probabilities.argmax(axis=1)] == y_test
     seconds = np.nan if isinstance(make, tuple) else time.perf_counter() - start
-    if row == "mean" and len(y_test) >= 50:
+    if row in ("mean", "spread", "words", "words-frozen") and len(y_test) >= 50:
         figures = calibration(y_test, probabilities, np.unique(y))
     yield [data, row, seed, fold, is_right.mean(), seconds, *figures]
     if data == "newsgroups":
