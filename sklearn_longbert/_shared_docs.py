@@ -150,7 +150,7 @@ PARAMETERS = {
         "bool",
         """Whether to score held-out texts after each epoch, to stop when the score has not
         risen by `tol` for more than `n_iter_no_change` epochs in a row, and to keep the
-        weights of the best epoch.""",
+        weights of the best epoch: they are the end of the way of `fine_tuning_share`.""",
     ),
     "scoring": (
         "str, callable or None",
