@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_longbert._baselines.choose import Baseline, new_baseline
+from sklearn_longbert._baselines.choose import Baseline, check_same, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._fit_tasks import FitTask
@@ -129,6 +129,7 @@ class BaseLongBert(BaseParameters):
         previous, baseline = None, new_baseline(self.baseline, targets)
         if self._is_warm():
             previous, baseline = self.net_, self._baseline
+            check_same(self.baseline, baseline, targets)
         else:  # so that a failed fit leaves an unfitted estimator
             self._forget_fit()
         random_state = check_random_state(self.random_state)
@@ -234,11 +235,7 @@ class BaseLongBert(BaseParameters):
             tol=plain(self.tol),
         )
 
-    def _partial_fit(
-        self,
-        targets: Targets,
-        data: Labelled,
-    ) -> Self:
+    def _partial_fit(self, targets: Targets, data: Labelled) -> Self:
         """Run one epoch at the full learning rate, going on from the present weights."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
@@ -255,6 +252,7 @@ class BaseLongBert(BaseParameters):
                 chunker, targets, random_state, start, warmup_fraction=None, share=1.0
             )
         else:
+            check_same(self.baseline, baseline, targets)
             training.parts = parts_of(baseline, data.inputs)
             net = self.net_
             net.prepare(seed=_draw_seed(random_state), **self._training_settings())

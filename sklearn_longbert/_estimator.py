@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._base import BaseLongBert
-from sklearn_longbert._baselines.choose import baseline_from_state, baseline_state
+from sklearn_longbert._baselines.choose import baseline_from_state, baseline_state, check_same
 from sklearn_longbert._encoding.hidden_states import layer_numbers
 from sklearn_longbert._explaining.explain import explain
 from sklearn_longbert._explaining.explanation import DocumentExplanation
@@ -84,24 +84,25 @@ class LongBertEstimator(BaseLongBert):
     ) -> list[DocumentExplanation]:
         """Explain which passages of each text decided, and by how much.
 
-        At the level of chunks an explanation costs one prediction and is exact: contributions add
-        up to the text's logits, and those of a regressor to its prediction less `base_value`, the
-        mean of its targets. With `pooling` "mean" and "attention", a chunk contributes its own
-        logits times its weight. With "max", the chunk with the largest logit of a class
-        contributes all of it. With "logsumexp", the text's logit is divided among the chunks by
-        the softmax of their logits. Passages do not overlap: the first half of the tokens that two
-        chunks share belongs to the earlier one. If a class is recognised by what is missing, as
-        one of two classes may be under "max", no passage speaks for it. If `y` has a column of
-        zeros and ones for each class, each class needs a passage of its own.
+        At the level of chunks an explanation costs one prediction and is exact: contributions and
+        `base_value` add up to the text's logits, or to a regressor's prediction. The n-grams of the
+        baseline "words" contribute where they stand; what another baseline says has no place in the
+        text and is in `base_value`. With `pooling` "mean" and "attention", a chunk contributes its
+        own logits times its weight. With "max", the chunk with the largest logit of a class
+        contributes all of it. With "logsumexp", the text's logit is divided among the chunks by the
+        softmax of their logits. Passages do not overlap: tokens that two chunks share belong to the
+        earlier one. If a class is recognised by what is missing, as one of two classes may be under
+        "max", no passage speaks for it. If `y` has a column of zeros and ones for each class, each
+        class needs a passage of its own.
 
-        At the level of sentences, each sentence is left out in turn. The chunks that hold a part
-        of it are encoded again without it, and its contribution is by how much the text's logits
-        fall. Under "mean" the contribution depends on these chunks alone. Masked sampling
-        (Stremmel et al., 2022, https://arxiv.org/abs/2203.11201) leaves out many random spans at
-        once and averages; here each sentence is judged with all others in place. A sentence ends
-        at ``.``, ``!``, ``?`` or ``…`` before white space or a tag, at the full stops of other
-        scripts such as ``。``, ``।`` and ``؟``, and at a line break. Closing quotation marks,
-        brackets and tags after the mark belong to it.
+        At the level of sentences, each sentence is left out in turn. The chunks that hold a part of
+        it are encoded again without it, and its contribution is by how much the encoder's logits
+        fall, and what its n-grams contribute. Under "mean" the contribution depends on these chunks
+        alone. Masked sampling (Stremmel et al., 2022, https://arxiv.org/abs/2203.11201) leaves out
+        many random spans at once and averages; here each sentence is judged with all others in
+        place. A sentence ends at ``.``, ``!``, ``?`` or ``…`` before white space or a tag, at the
+        full stops of other scripts such as ``。``, ``।`` and ``؟``, and at a line break. Closing
+        quotation marks, brackets and tags after the mark belong to it.
 
         Parameters
         ----------
@@ -304,6 +305,7 @@ class LongBertEstimator(BaseLongBert):
     def _from_saved(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
         estimator = saved.make(cls, parameters)
         check_callbacks(estimator.callbacks)
+        check_same(estimator.baseline, saved.fitted["baseline"], saved.targets)
         warn_of_another_version(cls.__name__, saved.version)
         random_state = saved.fitted.pop("random_state") or check_random_state(
             estimator.random_state
@@ -331,6 +333,7 @@ class LongBertEstimator(BaseLongBert):
             )
         check_known_head(config, folder)
         targets, order = targets_of_checkpoint(config, _kind_of(type(self)))
+        check_same(self.baseline, None, targets)  # nobody has fitted one
         random_state = check_random_state(self.random_state)
         chunker = self._chunker_for([""]).fit()
         net = self._make_net(chunker, targets, random_state, warmup_fraction=None)

@@ -75,7 +75,8 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
             on one side of every inner split: of those of the baseline and of the linear probe,
             and of what early stopping holds out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
-            Texts and targets that are scored after each epoch. Early stopping uses this score.
+            Texts and targets that are scored after each epoch. Early stopping uses this score, and
+            `fine_tuning_share` their loss.
 
         Returns
         -------

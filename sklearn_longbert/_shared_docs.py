@@ -74,11 +74,13 @@ PARAMETERS = {
         both with their case. Any estimator of texts with `predict_proba` or `decision_function`
         (of a regressor, `predict`) may stand in its place. What it says of texts that it was not
         fitted on is added to the logits in training, so the encoder learns what the baseline
-        leaves unexplained. In prediction a baseline that is fitted on all training texts is added.
-        It and the linear probe are scaled, each model by a factor that is not negative, so that
-        the loss of the sum on texts that they were not fitted on is least. A baseline that does
-        not help has no effect. `predict` needs the texts, which documents of TextChunker keep.
-        `partial_fit` and `warm_start` keep the baseline of the first fit.""",
+        leaves unexplained. In prediction a baseline that is fitted on all training texts is
+        added. It and the linear probe are scaled, each model by a factor that is not negative, so
+        that the loss of the sum on texts that they were not fitted on is least. A baseline that
+        does not help has no effect. It reads the whole text, whatever `max_chunks` says.
+        `predict` needs the texts, which documents of TextChunker keep. `partial_fit` and
+        `warm_start` keep the baseline of the first fit: later calls of `partial_fit` need other
+        texts, of which the baseline has seen no labels.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',
@@ -108,11 +110,12 @@ PARAMETERS = {
         weights are (WiSE-FT, Wortsman et al., 2022, https://arxiv.org/abs/2109.01903). A few
         hundred texts move an encoder farther than they tell it where to go: less than the whole
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
-        least loss of the validation texts: a quarter, a half, three quarters or the whole. Without
-        validation texts it is a third, and from 1,333 training texts on it rises with their
-        number, until it is the whole way with 4,000. Only a first fit whose head starts at the
-        linear probe is averaged. With ``head_init="random"``, `warm_start` and `partial_fit` the
-        weights are those after training.""",
+        least loss of the validation texts: a quarter, a half, three quarters or the whole, which
+        costs four predictions of them. Without validation texts it is a third, and from 1,333
+        training texts on it rises with their number, until it is the whole way with 4,000; equal
+        texts count once. Only a first fit whose head starts at the linear probe is averaged. With
+        ``head_init="random"``, `warm_start` and `partial_fit` the weights are those after
+        training.""",
     ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),
@@ -162,8 +165,8 @@ PARAMETERS = {
     ),
     "validation_fraction": (
         "float",
-        """Share of the training texts that early stopping holds out, unless fit is given
-        `X_val` and `y_val`.""",
+        """Share of the training texts, or of their groups, that early stopping holds out, unless
+        fit is given `X_val` and `y_val`.""",
     ),
     "n_iter_no_change": ("int", "Number of epochs without a gain that early stopping allows."),
     "tol": ("float", "Least gain of the score that counts."),
@@ -223,7 +226,8 @@ ATTRIBUTES = """chunker_ : TextChunker
     n_iter_ : int
         Number of epochs run.
     best_epoch_ : int
-        The epoch, counted from 1, whose weights are kept.
+        The epoch, counted from 1, whose weights are kept: the end of the way of
+        `fine_tuning_share`. `history_` tells what weights on that way's end have reached.
     baseline_ : WordsBaseline, estimator or None
         The fitted baseline.
     device_ : str

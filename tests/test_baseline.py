@@ -233,7 +233,8 @@ def test_no_group_is_held_out_in_part(seed: int) -> None:
     rows, others = hold_out(24, 0.3, strata, GROUPS, seed)
     assert not set(GROUPS[rows]) & set(GROUPS[others])
     assert sorted([*rows, *others]) == list(range(24))
-    assert set(strata[rows]) == set(strata[others]) == {0, 1}
+    assert set(strata[rows]) == {0, 1}
+    assert set(strata[others]) == {0, 1}
 
 
 def test_groups_without_a_way_to_hold_some_out(tiny_bert: str) -> None:
@@ -286,3 +287,60 @@ def test_an_estimator_that_skops_does_not_trust(tiny_bert: str, tmp_path: Path) 
     with pytest.raises(TypeError, match=r"baseline=Contrary holds .*Contrary"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+class Duck:
+    """An estimator without scikit-learn's base, whose fit returns nothing."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {}
+
+    def fit(self, X: Any, y: Any) -> None:
+        self.classes_ = np.unique(y)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        right = 0.9 * np.array(["good" in text for text in X]) + 0.05
+        return np.column_stack([1 - right, right])
+
+
+def test_any_object_with_the_methods_is_a_baseline(tiny_bert: str) -> None:
+    model = fitted(tiny_bert, "classes", Duck())
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(outputs(twin, TEXTS), outputs(model, TEXTS))
+
+
+def test_an_error_of_the_baseline_says_so(tiny_bert: str) -> None:
+    with pytest.raises(ValueError, match="could not convert string to float") as caught:
+        fitted(tiny_bert, "classes", LogisticRegression())
+    assert caught.value.__notes__ == ["This error is that of baseline=LogisticRegression.fit."]
+
+
+def test_the_baseline_cannot_be_exchanged(tiny_bert: str, tmp_path: Path) -> None:
+    model = fitted(tiny_bert, "classes", "words", warm_start=True)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is kept, but the parameter is now baseline=None"):
+        LongBertClassifier.from_pretrained(tmp_path, baseline=None)
+    model.set_params(baseline=None)
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="is kept, but the parameter is now baseline=None"):
+            train(TEXTS, LABELS)
+    other = fitted(tiny_bert, "classes", None, warm_start=True).set_params(baseline="words")
+    with pytest.raises(ValueError, match="The baseline of the first fit, None, is kept"):
+        other.fit(TEXTS, LABELS)
+
+
+def test_the_sentences_that_words_know_are_chosen(tiny_bert: str) -> None:
+    model = fitted(tiny_bert, "classes", "words")
+    filler = "the quick brown fox jumps over the lazy dog. " * 6
+    (explanation,) = model.explain(
+        [filler + "good good good good good. " + filler], level="sentence", max_sentences=2
+    )
+    assert any("good" in passage for passage in explanation.passages)
+
+
+def test_groups_of_one_class_each_are_held_out(tiny_bert: str) -> None:
+    """The training part has all classes, and the held-out part as many as it can."""
+    model = LongBertClassifier(tiny_bert, early_stopping=True, **SETTINGS)
+    assert model.fit(NAMED, OF_GROUPS, groups=GROUPS).history_[0]["valid_score"] >= 0
+    with pytest.raises(TypeError, match="groups at index 0 is"):
+        model.fit(NAMED, OF_GROUPS, groups=np.array([{}] * 24))

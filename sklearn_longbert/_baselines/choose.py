@@ -56,6 +56,16 @@ def new_baseline(baseline: Any, targets: Targets) -> Baseline | None:
     return EstimatorBaseline(baseline)
 
 
+def check_same(baseline: Any, fitted: Baseline | None, targets: Targets) -> None:
+    """Raise ValueError if the parameter `baseline` asks for another kind than the fitted one."""
+    asked = new_baseline(baseline, targets)
+    if type(asked) is not type(fitted):
+        raise ValueError(
+            f"The baseline of the first fit, {fitted!r}, is kept, but the parameter is now "
+            f"baseline={show(baseline)}: leave it as it was, or fit a new estimator."
+        )
+
+
 def baseline_state(baseline: Baseline, in_pickle: bool = False) -> dict[str, Any]:
     """Return the kind of a fitted baseline, and its arrays and plain values.
 

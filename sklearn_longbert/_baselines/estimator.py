@@ -129,7 +129,7 @@ class EstimatorBaseline:
         ValueError
             If the state holds no estimator, or types that skops does not trust.
         """
-        if isinstance(state.get("estimator"), BaseEstimator):
+        if hasattr(state.get("estimator"), "fit"):  # in a pickle; it need not be a BaseEstimator
             return cls(state["estimator"], targets)
         data = state.get("skops")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
@@ -148,7 +148,12 @@ def _fitted(
     estimator: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights: Floats
 ) -> BaseEstimator:
     model = clone(estimator)
-    return model.fit(X, y, **_weights_for(model, weights))
+    try:
+        model.fit(X, y, **_weights_for(model, weights))  # it may return None
+    except Exception as error:
+        error.add_note(f"This error is that of baseline={type(model).__name__}.fit.")
+        raise
+    return model
 
 
 def _weights_for(estimator: BaseEstimator, weights: Floats) -> dict[str, Any]:

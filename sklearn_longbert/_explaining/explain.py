@@ -64,7 +64,7 @@ def explain(
     ]
     if level == "sentence":
         explained = _explain_each(
-            explained, documents, outputs, net, targets, max_sentences, progress
+            explained, documents, outputs, net, baseline, targets, max_sentences, progress
         )
     if baseline is None or net.baseline_scales is None:
         return explained
@@ -76,6 +76,7 @@ def _explain_each(
     documents: NDArray[np.object_],
     outputs: list[Tensor],
     net: LongBertNet,
+    baseline: Baseline | None,
     targets: Targets,
     max_sentences: int | None,
     progress: bool,
@@ -86,7 +87,9 @@ def _explain_each(
     hidden = shows_one or not progress
     with Bar(parts, total=len(explained), desc="explain", disable=hidden) as bar:
         return [
-            _explain_sentences(one, document, rows, net, targets, max_sentences, shows_one)
+            _explain_sentences(
+                one, document, rows, net, baseline, targets, max_sentences, shows_one
+            )
             for one, document, rows in bar
         ]
 
@@ -126,13 +129,17 @@ def _explain_sentences(
     document: ChunkedDocument,
     outputs: Tensor,
     net: LongBertNet,
+    baseline: Baseline | None,
     targets: Targets,
     max_sentences: int | None,
     progress: bool,
 ) -> DocumentExplanation:
+    whole = explained
+    if baseline is not None and net.baseline_scales is not None:
+        whole = _with_baseline(explained, baseline, net.baseline_scales, targets)
     sentences = sentence_bounds(explained.text)
     passages = np.column_stack([explained.start, explained.end])
-    of_passages = explained.contributions[:, explained.main_class]
+    of_passages = whole.contributions[:, whole.main_class]
     numbers = choose_sentences(sentences, passages, of_passages, max_sentences)
     chunks, owners = without_sentences(document, sentences[numbers])
     changed = torch.empty((0, outputs.shape[1]))

@@ -31,10 +31,12 @@ class DocumentExplanation:
         The labels; a regressor has the numbers of its targets here.
     contributions : ndarray of shape (n_passages, n_classes), dtype float64
         Contributions of chunks and `base_value` add up to `logits`. The contribution of a sentence
-        is by how much the text's logits fall if the sentence is left out.
+        is by how much the encoder's logits fall if the sentence is left out, and that of its
+        n-grams to the baseline "words".
     base_value : ndarray of shape (n_classes,), dtype float64
         The part of `logits` that no passage contributes: the means of a regressor's targets, and
-        of the baseline "words" the intercepts, of any other baseline the logits. Else zeros.
+        of the baseline "words" the intercepts and the n-grams outside of all passages, of any other
+        baseline the logits. Else zeros.
     logits : ndarray of shape (n_classes,), dtype float32, float64 for a regressor
         The logits of the text; a regressor has its prediction here.
     probabilities : ndarray of shape (n_classes,), dtype float32, or None

@@ -208,6 +208,8 @@ def _load_once(folder: Path, kind: str, contents: Contents[SavedType]) -> SavedT
     try:
         with _naming_panics():
             return contents.load(folder, manifest)
+    except ImportError:  # what is missing is named by its own error
+        raise
     except Exception as error:  # wrong content brings errors of any kind
         raise _damaged(folder, error) from error
 

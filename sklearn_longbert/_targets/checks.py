@@ -3,7 +3,7 @@
 Every error says what was found, at which index, and what to do about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn
 from warnings import warn
 
@@ -390,5 +390,10 @@ def check_groups(groups: ArrayLike | None, n_texts: int) -> NDArray[np.intp] | N
     for index, group in enumerate(given.tolist()):
         if is_missing(group):
             _raise_missing(group, index, "groups")
+        if not isinstance(group, Hashable):
+            raise TypeError(
+                f"groups at index {index} is {show(group)}, which cannot be the name of a group: "
+                f"pass a str or an int."
+            )
     number_of: dict[Any, int] = {}  # not np.unique: groups need no order
     return np.array([number_of.setdefault(group, len(number_of)) for group in given.tolist()])

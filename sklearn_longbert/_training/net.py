@@ -195,7 +195,8 @@ class LongBertNet(ScoredNet):
             if is_new and self.first_start is not None and self.first_start.probe is not None:
                 self.average.begin(self.module_)
             self._run(dataset, n_epochs)
-            self.average.end(self.module_, len(dataset), self.validation_loss)
+            n_distinct = len({document.token_ids.tobytes() for document in dataset.documents})
+            self.average.end(self.module_, n_distinct, self.validation_loss)
 
     def _run(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run the epochs, and what callbacks do before and after them."""
@@ -309,6 +310,7 @@ class LongBertNet(ScoredNet):
         """Free the weights and all that trains them, even if others still hold this failed net."""
         for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
             self.__dict__.pop(name, None)
+        self.average.start = None
 
     # The following methods override skorch's hooks.
 

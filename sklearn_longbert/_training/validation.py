@@ -175,11 +175,20 @@ def _hold_out_groups(
     groups: NDArray[np.intp],
     seed: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the first of several random splits of groups whose parts have all classes, if any."""
+    """Return, of several random splits of groups, the first that holds out the most classes.
+
+    All classes are in its training part.
+    """
     splits = GroupShuffleSplit(MOST_SPLITS, test_size=fraction, random_state=seed)
+    best, most = None, 0
     for rows, others in splits.split(np.arange(n_texts), groups=groups):
-        if strata is None or all(
-            len(np.unique(strata[part])) == len(np.unique(strata)) for part in (rows, others)
-        ):
+        if strata is None:
             return rows, others
-    raise ValueError(f"{MOST_SPLITS} random splits of the groups left no class in both parts")
+        n_classes, n_held_out = (len(np.unique(strata[part])) for part in (slice(None), others))
+        if len(np.unique(strata[rows])) == n_classes and n_held_out > most:
+            best, most = (rows, others), n_held_out
+            if n_held_out == n_classes:
+                break
+    if best is None:
+        raise ValueError("without the groups that are held out, texts of a class are missing")
+    return best

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
+from skorch.callbacks import Callback
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
+from sklearn_longbert._training import averaging as averaging_module
 from sklearn_longbert._training.averaging import SHARES, default_share
 
 STILL = 1e-30  # a learning rate that no float32 weight can feel
@@ -60,6 +62,26 @@ def test_weights_are_on_the_way(fitted: Any, pooling: str, frozen: bool) -> None
 def test_a_few_texts_go_a_third_of_the_way(fitted: Any, cls: type) -> None:
     y = LABELS if cls is LongBertClassifier else np.arange(15.0)
     assert_equal(fitted(cls, y), fitted(cls, y, fine_tuning_share=1 / 3))
+
+
+def test_copies_count_once(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a weight of two is two copies."""
+    seen = []
+    monkeypatch.setattr(averaging_module, "default_share", lambda n: seen.append(n) or 0.5)
+    LongBertClassifier(tiny_bert, max_epochs=1, random_state=0).fit(TEXTS * 2, LABELS * 2)
+    assert seen == [len(set(TEXTS))]
+
+
+def test_a_failed_fit_keeps_no_weights(fitted: Any) -> None:
+    class Stop(Callback):
+        def on_epoch_end(self, net: Any, **_: Any) -> None:
+            self.net = net
+            raise ZeroDivisionError
+
+    callback = Stop()
+    with pytest.raises(ZeroDivisionError):
+        fitted(callbacks=[callback])
+    assert callback.net.average.start is None
 
 
 def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
