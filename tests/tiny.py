@@ -132,6 +132,9 @@ def _distilbert(vocab_size: int, pad_token_id: int) -> Any:
 
 
 # architecture: tokenizer, config, what the encoder can read
+# Those that take packed chunks: their attention is transformers' own choice, their positions are
+# given, none has a window.
+PACKABLE = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert"}
 ARCHITECTURES: dict[str, tuple[Callable[[], Any], Callable[..., Any], int]] = {
     "bert": (
         bert_tokenizer,

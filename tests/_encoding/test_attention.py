@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ARCHITECTURES, save_tiny_encoder
+from tiny import ARCHITECTURES, PACKABLE, save_tiny_encoder
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
@@ -18,9 +18,6 @@ from sklearn_longbert._encoding.batches import MicroBatch
 from sklearn_longbert._encoding.dropout import ChunkRandomness
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._pretrained.loading import load_encoder
-
-# Their attention is transformers' own choice, their positions are given, none has a window.
-PACKABLE = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert"}
 
 
 def network_of(folder: str, dropout: float = 0.0) -> LongBertNetwork:
