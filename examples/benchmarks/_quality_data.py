@@ -1,0 +1,97 @@
+"""The data sets of quality.py: DATA has a function from a seed to one Split for each of them."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _data import (
+    load_bbc_news,
+    load_book_excerpts,
+    load_conventions,
+    load_news_outlets,
+    load_newsgroups,
+    make_needles,
+)
+
+
+@dataclass
+class Split:
+    """Texts to learn from and texts to test on; `groups` are those of the training texts."""
+
+    data: str
+    seed: int
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    groups: np.ndarray | None = None
+
+    @property
+    def is_needle(self):
+        return self.data.startswith("needle")
+
+    @property
+    def is_large(self):
+        """Thousands of texts in twenty classes, where a search would take hours."""
+        return self.data == "newsgroups"
+
+
+def drawn(load, n_train, n_test, name, seed):
+    """Return a random stratified split; if `n_test` is None, all other texts are tested."""
+    texts, labels = load()
+    X, X_test, y, y_test = train_test_split(
+        texts, labels, train_size=n_train, test_size=n_test, stratify=labels, random_state=seed
+    )
+    return Split(name, seed, X, y, X_test, y_test)
+
+
+def grouped(load, name, seed):
+    """Return a split of two thirds and one third, with no group on both sides."""
+    texts, labels, groups = load()
+    labels = labels.astype(str)
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+    train, test = next(folds.split(texts, labels, groups))
+    return Split(name, seed, texts[train], labels[train], texts[test], labels[test], groups[train])
+
+
+def newsgroups(name, seed):
+    return Split(name, seed, *load_newsgroups("train"), *load_newsgroups("test"))
+
+
+def part_of_newsgroups(n_train, n_test, name, seed):
+    whole, sizes = newsgroups(name, seed), (n_train, n_test)
+    sides = [(whole.X, whole.y), (whole.X_test, whole.y_test)]
+    parts = []
+    for (texts, labels), size in zip(sides, sizes, strict=True):
+        part, _, labels_of_part, _ = train_test_split(
+            texts, labels, train_size=size, stratify=labels, random_state=seed
+        )
+        parts += [part, labels_of_part]
+    return Split(name, seed, *parts)
+
+
+def needle(n_words, name, seed):
+    """Return texts whose deciding sentences are others in training than in test texts."""
+    training = make_needles(200, n_words, seed, sentences=range(6))
+    return Split(
+        name, seed, *training, *make_needles(200, n_words, 1000 + seed, sentences=range(6, 12))
+    )
+
+
+MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, None) for n in (25, 50, 100, 200)} | {
+    "conventions": partial(grouped, load_conventions),
+    "books": partial(grouped, load_book_excerpts),
+    "news-300": partial(drawn, load_news_outlets, 300, 450),
+    "news-600": partial(drawn, load_news_outlets, 600, 450),
+    "newsgroups-1000": partial(part_of_newsgroups, 1000, 1500),
+    "newsgroups": newsgroups,
+    "needle-2k": partial(needle, 1540),
+    "needle-8k": partial(needle, 6150),
+}
+DATA = {name: partial(make, name) for name, make in MAKERS.items()}
+ONE_SEED = {"newsgroups"}  # what has no chance in it
