@@ -80,6 +80,8 @@ def test_standard_error() -> None:
 
 def test_differences_are_paired_and_against_the_best_reference() -> None:
     assert best_row(FITS[FITS["data"] == "one"], ["words", "characters"]) == "words"
+    level = FITS[FITS["data"] == "one"].assign(accuracy=0.5)
+    assert best_row(level, ["words", "characters"]) == "characters"
     table = paired_differences(FITS, ["words", "characters"])
     assert list(table.index) == [("one", "characters"), ("one", "all"), ("two", "words")]
     line = table.loc[("one", "all")]

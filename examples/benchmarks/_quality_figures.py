@@ -60,9 +60,13 @@ def summary(fits):
 
 
 def best_row(fits, rows):
-    """Return that of `rows` with the largest mean accuracy, or None if the fits have none."""
-    means = fits[fits["row"].isin(rows)].groupby("row", sort=False)["accuracy"].mean()
-    return None if means.empty else means.idxmax()
+    """Return that of `rows` with the largest mean accuracy, or None if the fits have none.
+
+    The least log loss decides between equals.
+    """
+    means = fits[fits["row"].isin(rows)].groupby("row", sort=False)[["accuracy", "nll"]].mean()
+    means = means.sort_values(["accuracy", "nll"], ascending=[False, True])
+    return None if means.empty else means.index[0]
 
 
 def paired_differences(fits, references, columns=("accuracy", "nll")):
