@@ -55,6 +55,7 @@ FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow fr
     "history_",
     "n_iter_",
     "best_epoch_",
+    "fine_tuning_share_",
     "n_chunks_",
     "chunk_report_",
     "_baseline",
@@ -94,14 +95,14 @@ class BaseLongBert(BaseParameters):
         check_history_keys(self.callbacks, is_validated or self.early_stopping)
         self._scorer()
         inputs, y = self._check_pair(X, y, "X", "y")
-        weights = check_weights(sample_weight, inputs)
-        numbers = check_groups(groups, len(inputs))
+        weights, numbers = check_weights(sample_weight, inputs), check_groups(groups, len(inputs))
         return Labelled(inputs, y, weights, numbers).select(np.flatnonzero(weights))
 
     def _check_pair(
         self, X: ArrayLike, y: ArrayLike | None, X_name: str, y_name: str
     ) -> tuple[Inputs, NDArray[Any]]:
-        inputs, targets = self._check_input(X, X_name), self._check_targets(y, y_name)
+        inputs = self._check_input(X, X_name, needs_texts=self.baseline is not None)
+        targets = self._check_targets(y, y_name)
         check_lengths(inputs, targets, X_name, y_name)
         return inputs, targets
 
@@ -360,6 +361,7 @@ class BaseLongBert(BaseParameters):
         return {
             "history": history,
             "best_epoch": net.best_epoch_ or len(history),
+            "fine_tuning_share": net.average.taken,
             "n_chunks": np.array([document.n_chunks for document in documents], dtype=np.intp),
             "chunk_report": chunk_report(documents),
             "baseline": baseline,
@@ -380,6 +382,7 @@ class BaseLongBert(BaseParameters):
         self.n_iter_, self.n_chunks_ = len(self.history_), learned["n_chunks"]
         self.chunk_report_, self._encoder_name = learned["chunk_report"], learned["encoder_name"]
         self._baseline, self._random_state = learned["baseline"], random_state
+        self.fine_tuning_share_ = learned["fine_tuning_share"]
         return self
 
     def _copy(
@@ -405,7 +408,7 @@ class BaseLongBert(BaseParameters):
         check_is_fitted(self)
         if self._known is not None and X is self._known[0]:
             return self._known[1]
-        inputs = self._check_input(X)
+        inputs = self._check_input(X, needs_texts=self._baseline is not None)
         documents = self._chunk_and_warn(inputs, self.chunker_)
         self._set_micro_batches()
         parts = parts_of(self._baseline, inputs)

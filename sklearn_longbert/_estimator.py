@@ -142,7 +142,7 @@ class LongBertEstimator(BaseLongBert):
         }
         given = {"level": level, "max_sentences": max_sentences}
         validate_parameter_constraints(constraints, given, f"{type(self).__name__}.explain")
-        inputs = self._check_input(X)
+        inputs = self._check_input(X, needs_texts=True)
         if isinstance(inputs, list):
             documents = self.chunker_._cut(inputs, with_spans=True)
         else:
@@ -230,6 +230,7 @@ class LongBertEstimator(BaseLongBert):
             fitted={
                 "history": self.history_,
                 "best_epoch": self.best_epoch_,
+                "fine_tuning_share": self.fine_tuning_share_,
                 "n_chunks": self.n_chunks_,
                 "chunk_report": self.chunk_report_,
                 "encoder_name": self._encoder_name,

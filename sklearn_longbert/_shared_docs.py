@@ -80,7 +80,8 @@ PARAMETERS = {
         does not help has no effect. It reads the whole text, whatever `max_chunks` says.
         `predict` needs the texts, which documents of TextChunker keep. `partial_fit` and
         `warm_start` keep the baseline of the first fit: later calls of `partial_fit` need other
-        texts, of which the baseline has seen no labels.""",
+        texts, of which the baseline has seen no labels. The first call needs texts of at least two
+        classes.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',
@@ -115,7 +116,7 @@ PARAMETERS = {
         training texts on it rises with their number, until it is the whole way with 4,000; equal
         texts count once. Only a first fit whose head starts at the linear probe is averaged. With
         ``head_init="random"``, `warm_start` and `partial_fit` the weights are those after
-        training.""",
+        training. `fine_tuning_share_` is the share that was taken.""",
     ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),
@@ -228,8 +229,13 @@ ATTRIBUTES = """chunker_ : TextChunker
     best_epoch_ : int
         The epoch, counted from 1, whose weights are kept: the end of the way of
         `fine_tuning_share`. `history_` tells what weights on that way's end have reached.
+    fine_tuning_share_ : float
+        Share of the way, from the weights before the last training to those after it, at which the
+        weights are. It is 1.0 where they were not moved back, so after each `partial_fit` and each
+        fit with `warm_start` that goes on. With `freeze_encoder` only the head moves.
     baseline_ : WordsBaseline, estimator or None
-        The fitted baseline.
+        The fitted baseline. Labels that all training texts have, or none, are left out of what an
+        estimator is fitted to: their logits are constant.
     device_ : str
         Device of the network.
     n_chunks_ : ndarray of shape (n_samples,)

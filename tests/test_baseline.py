@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
 from sklearn_longbert._baselines.words import WordsBaseline
 from sklearn_longbert._targets.scales import scaled_sum
+from sklearn_longbert._texts.documents import ChunkedDocument
 from sklearn_longbert._training.validation import hold_out
 
 STILL = 1e-30  # a learning rate that no float32 weight can feel
@@ -198,6 +199,49 @@ def test_partial_fit_may_come_first(tiny_bert: str) -> None:
     model.partial_fit(TEXTS, LABELS, classes=["bad", "good", "ugly"])
     assert model.predict_proba(TEXTS).shape == (24, 3)
     assert isinstance(model.baseline_, WordsBaseline)
+
+
+@pytest.mark.parametrize("kind", ["words", "own"])
+def test_a_first_partial_fit_of_one_class_has_no_baseline(tiny_bert: str, kind: str) -> None:
+    """Later calls would keep a baseline that knows nothing."""
+    model = LongBertClassifier(tiny_bert, baseline=own() if kind == "own" else kind, **SETTINGS)
+    name = {"words": "WordsBaseline", "own": "Pipeline"}[kind]
+    with pytest.raises(ValueError, match=f"are of the class 'good', and the baseline, {name}, "):
+        model.partial_fit(TEXTS[1::2], LABELS[1::2], classes=["bad", "good"])
+    assert not hasattr(model, "net_")
+    model.partial_fit(TEXTS, LABELS, classes=["bad", "good"])
+    model.partial_fit(TEXTS[1::2], LABELS[1::2])
+
+
+def test_documents_without_their_texts_are_refused_by_index(tiny_bert: str) -> None:
+    documents = TextChunker(tiny_bert, chunk_size=16).fit_transform(TEXTS)
+    bare = documents.copy()
+    bare[5] = ChunkedDocument(documents[5].tokens, documents[5].layout)
+    unfitted = LongBertClassifier(tiny_bert, baseline="words", **SETTINGS)
+    model, without = (fitted(tiny_bert, "classes", b) for b in ("words", None))
+    message = "at index 5 is a document without its text, which a baseline and explain need"
+    with pytest.raises(ValueError, match=f"X {message}"):
+        unfitted.fit(bare, LABELS, sample_weight=[0.0, *np.ones(23)])
+    with pytest.raises(ValueError, match=f"X {message}"):
+        unfitted.partial_fit(bare, LABELS, classes=["bad", "good"])
+    with pytest.raises(ValueError, match=f"X_val {message}"):
+        unfitted.fit(documents, LABELS, X_val=bare, y_val=LABELS)
+    for call in (model.predict, model.predict_proba, model.explain, without.explain):
+        with pytest.raises(ValueError, match=f"X {message}"):
+            call(bare)
+    np.testing.assert_array_equal(without.predict(bare), without.predict(TEXTS))
+
+
+def test_groups_of_documents_without_their_texts(tiny_bert: str) -> None:
+    """Documents without a text are not equal for that."""
+    documents = TextChunker(tiny_bert, chunk_size=16).fit_transform(TEXTS)
+    bare = documents.copy()
+    bare[:] = [ChunkedDocument(document.tokens, document.layout) for document in documents]
+    model = LongBertClassifier(tiny_bert, **SETTINGS)
+    one, two = (
+        model.fit(X, OF_GROUPS, groups=GROUPS).decision_function(X) for X in (documents, bare)
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_searches(tiny_bert: str) -> None:

@@ -1,7 +1,8 @@
 """A baseline of the caller's own: any estimator of raw texts.
 
-Invariants: the caller's estimator is cloned and never changed; it gets the caller's own targets;
-and its outputs become logits, of all classes in their order, by :mod:`sklearn_longbert._targets`.
+Invariants: the caller's estimator is cloned and never changed; it gets the caller's own targets,
+but of several labels those only that some texts have and others have not; and its outputs become
+logits, of all classes in their order, by :mod:`sklearn_longbert._targets`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ class EstimatorBaseline:
     ----------
     estimator : estimator
         It takes a one-dimensional array of str.
+    targets : Targets or None, default=None
+        Those of a fitted estimator.
+    agreed : ndarray of shape (n_outputs,) or None, default=None
+        The logits of labels that all texts have, or none, of which a fitted estimator knows
+        nothing; NaN of the others.
 
     Attributes
     ----------
@@ -37,9 +43,15 @@ class EstimatorBaseline:
     names = ("baseline",)
     weighs_classes = False
 
-    def __init__(self, estimator: BaseEstimator, targets: Targets | None = None) -> None:
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        targets: Targets | None = None,
+        agreed: Floats | None = None,
+    ) -> None:
         self.estimator = estimator
         self._targets = targets
+        self._agreed = agreed
 
     @property
     def shown(self) -> BaseEstimator:
@@ -81,23 +93,21 @@ class EstimatorBaseline:
         ValueError
             If texts have different weights and the estimator takes none.
         """
-        X, caller_y = _as_array(texts), targets.originals(y)
+        X = _as_array(texts)
         weights = weights.reshape(len(y), -1).mean(axis=1)
         strata = targets.strata(y)
         out_of_fold = np.full((len(y), targets.n_outputs), np.nan)
         for train, test in inner_folds(y, join_groups(texts, groups)):
             if strata is not None and len(np.unique(strata[train])) < 2:
                 continue  # classifiers refuse one class
-            model = _fitted(self.estimator, X[train], caller_y[train], weights[train])
-            out_of_fold[test] = _logits(model, X[test], targets)
-        self.estimator = _fitted(self.estimator, X, caller_y, weights)
-        self._targets = targets
+            model = self._fitted(X[train], y[train], weights[train], targets)
+            out_of_fold[test] = model._logits(X[test])
+        self.__dict__.update(vars(self._fitted(X, y, weights, targets)))
         return [out_of_fold]
 
     def parts(self, texts: Sequence[str]) -> list[Floats]:
         """Return the logits for new texts, of shape (n_texts, n_outputs), as the only part."""
-        assert self._targets is not None
-        return [_logits(self.estimator, _as_array(texts), self._targets)]
+        return [self._logits(_as_array(texts))]
 
     def occurrences(self, text: str) -> None:
         """Return None: what an estimator makes of a text has no place in it."""
@@ -112,11 +122,12 @@ class EstimatorBaseline:
         TypeError
             If skops cannot write the estimator, or would not trust what it reads.
         """
-        return {"skops": np.frombuffer(_dump(self.estimator), dtype=np.uint8)}
+        data = np.frombuffer(_dump(self.estimator), dtype=np.uint8)
+        return {"skops": data, "agreed": self._agreed}
 
     def pickled(self) -> dict[str, Any]:
         """Return what a pickle keeps: the estimator itself."""
-        return {"estimator": self.estimator}
+        return {"estimator": self.estimator, "agreed": self._agreed}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], targets: Targets) -> Self:
@@ -129,31 +140,55 @@ class EstimatorBaseline:
         ValueError
             If the state holds no estimator, or types that skops does not trust.
         """
-        if hasattr(state.get("estimator"), "fit"):  # in a pickle; it need not be a BaseEstimator
-            return cls(state["estimator"], targets)
-        data = state.get("skops")
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
-            raise ValueError("the baseline lacks its estimator")
-        return cls(_load(data.tobytes()), targets)
+        data, estimator, agreed = state.get("skops"), state.get("estimator"), state.get("agreed")
+        if not hasattr(estimator, "fit"):  # it has it in a pickle, and need not be a BaseEstimator
+            if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+                raise ValueError("the baseline lacks its estimator")
+            estimator = _load(data.tobytes())
+        if not isinstance(agreed, np.ndarray) or agreed.shape != (targets.n_outputs,):
+            raise ValueError("the baseline does not say which labels all its texts had")
+        return cls(estimator, targets, agreed)
 
     def __repr__(self) -> str:
         return f"EstimatorBaseline({self.estimator!r})"
+
+    def _fitted(
+        self, X: NDArray[np.object_], y: NDArray[Any], weights: Floats, targets: Targets
+    ) -> Self:
+        """Return a fitted copy. Its estimator stays unfitted if all texts have the same labels."""
+        agreed = targets.agreed_logits(y)
+        caller_y, differing = targets.originals(y), np.flatnonzero(np.isnan(agreed))
+        if len(differing) < len(agreed):
+            # one label is given twice: estimators take one column for no indicator matrix
+            caller_y = caller_y[:, np.repeat(differing, 2 if len(differing) == 1 else 1)]
+        model = clone(self.estimator)
+        if len(differing):
+            _fit(model, X, caller_y, weights)
+        return type(self)(model, targets, agreed)
+
+    def _logits(self, X: NDArray[np.object_]) -> Floats:
+        assert self._targets is not None
+        assert self._agreed is not None
+        logits = np.tile(self._agreed, (len(X), 1))
+        differing = np.isnan(self._agreed)
+        if differing.any():
+            n_known = int(differing.sum())
+            n_fitted = 2 if n_known == 1 < len(differing) else n_known
+            known = _logits(self.estimator, X, self._targets, n_fitted)
+            logits[:, differing] = known[:, :n_known]
+        return logits
 
 
 def _as_array(texts: Sequence[str]) -> NDArray[np.object_]:
     return np.fromiter(texts, dtype=object, count=len(texts))
 
 
-def _fitted(
-    estimator: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights: Floats
-) -> BaseEstimator:
-    model = clone(estimator)
+def _fit(model: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights: Floats) -> None:
     try:
         model.fit(X, y, **_weights_for(model, weights))  # it may return None
     except Exception as error:
         error.add_note(f"This error is that of baseline={type(model).__name__}.fit.")
         raise
-    return model
 
 
 def _weights_for(estimator: BaseEstimator, weights: Floats) -> dict[str, Any]:
@@ -177,17 +212,33 @@ def _weights_for(estimator: BaseEstimator, weights: Floats) -> dict[str, Any]:
     )
 
 
-def _logits(model: Any, X: NDArray[np.object_], targets: Targets) -> Floats:
+def _logits(model: Any, X: NDArray[np.object_], targets: Targets, n_outputs: int) -> Floats:
     method = next(method for method in targets.output_methods if hasattr(model, method))
+    if method == "decision_function" and n_outputs > 2:
+        _check_one_per_class(model)
     outputs = getattr(model, method)(X)
     logits = targets.logits_of(method, outputs, getattr(model, "classes_", None))
-    if logits.shape != (len(X), targets.n_outputs) or not np.isfinite(logits).all():
+    if logits.shape != (len(X), n_outputs) or not np.isfinite(logits).all():
         raise ValueError(
             f"{method} of baseline={type(model).__name__} returned values of shape "
             f"{np.shape(outputs)} for {len(X)} texts, or values that are not finite, where "
-            f"one finite value for each of {targets.n_outputs} outputs is expected."
+            f"one finite value for each of {n_outputs} outputs is expected."
         )
     return logits
+
+
+def _check_one_per_class(model: Any) -> None:
+    """Raise ValueError if decisions are of pairs of classes: three classes have three pairs."""
+    last = model
+    while hasattr(last, "best_estimator_") or isinstance(last, Pipeline):
+        last = last.steps[-1][1] if isinstance(last, Pipeline) else last.best_estimator_
+    if getattr(last, "decision_function_shape", None) == "ovo":
+        inside = "" if last is model else f", in {type(model).__name__},"
+        raise ValueError(
+            f"baseline={type(last).__name__}(decision_function_shape='ovo'){inside} decides "
+            f"between pairs of classes, where one value for each class is expected: set "
+            f"decision_function_shape='ovr'."
+        )
 
 
 def _skops() -> Any:

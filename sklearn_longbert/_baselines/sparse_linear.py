@@ -4,6 +4,11 @@ A linear model with a squared penalty lies in the span of its rows. So of n rows
 columns, the same model is one of n dense features at most, which the eigenvectors of the rows'
 products give: exactly, and some ten times faster. Of more rows than `MOST_DENSE` the penalty is
 chosen on `N_CHOOSING` of them, and the model is fitted to the sparse rows.
+
+The smallest penalty of the grid is often chosen. Still smaller ones lower the loss of the logits as
+they are, and raise that of scaled logits: and scaled they are used. With 1,500 texts of 20 news
+groups the model of words has the losses 0.766 and 0.752 under 1e-5 and 1e-6, and 0.708 and 0.748
+when each is scaled.
 """
 
 from dataclasses import dataclass

@@ -213,7 +213,8 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]):
     def offset_by(self, scales: NDArray[np.float64] | None) -> None:
         """Offset the network's logits by the scaled sum of the parts, if there is a baseline."""
         if scales is not None:
-            self.offsets = torch.from_numpy(scaled_sum(self.parts, scales)).float()
+            summed = scaled_sum(self.parts, scales, self.weights.numpy())
+            self.offsets = torch.from_numpy(summed).float()
 
     def __len__(self) -> int:
         return len(self.documents)

@@ -205,8 +205,10 @@ class DocumentExplanation:
         return f", contributions to {kind}{self.classes.tolist()[index]!r}"
 
     def _base_of(self, index: int) -> str:
-        """Return to what a regressor's contributions are added."""
-        return f", base value {self.base_value[index]:.4g}" if self.probabilities is None else ""
+        """Return to what contributions are added, nothing for a classifier without a baseline."""
+        if self.probabilities is not None and not self.base_value.any():
+            return ""
+        return f", base value {self.base_value[index]:.4g}"
 
     def _repr_html_(self) -> str:
         return to_html(self)

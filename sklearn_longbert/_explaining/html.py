@@ -23,6 +23,7 @@ MOST_SHOWN = 20  # most passages of a longer text that are not folded
 ENDS = 80  # characters shown of either end of a folded part
 MOST_CELLS = 300  # most cells of the strip; if there are more passages, a cell stands for several
 MOST_CLASSES = 8  # most classes in the legend: those with the largest logits
+OF_NO_PASSAGE = "part of the logit without a place in the text"  # the base value
 
 # Passages are blue (for) or orange (against), which colour-blind people can tell apart.
 STYLE = """
@@ -84,32 +85,37 @@ def _cell(
 
 def _legend(explanation: "DocumentExplanation", strongest: float) -> str:
     order = np.argsort(-explanation.logits, kind="stable")[:MOST_CLASSES]
-    probabilities = explanation.probabilities
+    columns = _columns(explanation)
+    head = "".join(f"<th>{name}</th>" for name in columns)
     rows = [
-        f"<tr{_class_of(explanation, index)}><td>{_word(explanation.classes[index])}</td>"
-        f"<td>{explanation.logits[index]:.4g}</td>"
-        + (
-            f"<td>{explanation.base_value[index]:.4g}</td>"
-            if probabilities is None
-            else f"<td>{probabilities[index]:.1%}</td>"
-        )
+        f"<tr{_class_of(explanation, index)}>"
+        + "".join(f"<td>{column[index]}</td>" for column in columns.values())
         + "</tr>"
         for index in order
     ]
     n_left_out = len(explanation.classes) - len(order)
     if n_left_out:
         rows.append(f"<tr><td>and {n_left_out} more</td></tr>")
-    if probabilities is None:
-        head = "<tr><th>target</th><th>prediction</th><th>base value</th></tr>"
-    else:
-        head = "<tr><th>class</th><th>logit</th><th>probability</th></tr>"
     label = _word(explanation.classes[explanation.main_class])
     what = "chunks" if explanation.level == "chunk" else "sentences"
     return (
-        f"<table>{head}{''.join(rows)}</table><p>{len(explanation)} {what}, tinted by their "
-        f"contributions to <b>{label}</b>: {-strongest:+.3g} "
+        f"<table><tr>{head}</tr>{''.join(rows)}</table><p>{len(explanation)} {what}, tinted by "
+        f"their contributions to <b>{label}</b>: {-strongest:+.3g} "
         f'<span class="scale"></span> {strongest:+.3g}</p>'
     )
+
+
+def _columns(explanation: "DocumentExplanation") -> dict[str, list[str]]:
+    """Return the columns of the legend: their names, and a cell for each class."""
+    names = [_word(label) for label in explanation.classes]
+    logits = [f"{logit:.4g}" for logit in explanation.logits]
+    base_values = [f"{value:.4g}" for value in explanation.base_value]
+    if explanation.probabilities is None:
+        return {"target": names, "prediction": logits, "base value": base_values}
+    columns = {"class": names, "logit": logits}
+    if explanation.base_value.any():  # of a baseline
+        columns[OF_NO_PASSAGE] = base_values
+    return {**columns, "probability": [f"{value:.1%}" for value in explanation.probabilities]}
 
 
 def _class_of(explanation: "DocumentExplanation", index: int) -> str:

@@ -38,6 +38,7 @@ N_CHUNKS = "n_chunks_"  # the name of a tensor beside those of the head
 LEARNED = {  # results of a fit, besides network, chunker and targets, and their types
     "history": list,
     "best_epoch": int,
+    "fine_tuning_share": float,
     "chunk_report": dict,
     "encoder_name": tuple,
     "random_state": np.random.RandomState | None,
@@ -187,6 +188,8 @@ def _check_fitted(fitted: dict[str, Any]) -> None:
         raise ValueError("encoder_name is of the wrong type")
     if not 0 <= fitted["best_epoch"] < 2**31:
         raise ValueError(f"best_epoch is {fitted['best_epoch']}")
+    if not 0 <= fitted["fine_tuning_share"] <= 1:
+        raise ValueError(f"fine_tuning_share is {fitted['fine_tuning_share']}")
     values = [value for epoch in fitted["history"] for value in epoch.values()]
     if not all(isinstance(value, int | float) for value in values):
         raise ValueError("history holds what is no number")

@@ -93,6 +93,10 @@ class Targets(ABC):
             The ``classes_`` of that estimator, which may lack some.
         """
 
+    def agreed_logits(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the logits of outputs that are certain, because all rows agree; NaN of others."""
+        return np.full(self.n_outputs, np.nan)
+
     def strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return the classes whose proportions a split keeps, None if there are none."""
         return None

@@ -187,14 +187,14 @@ def _fit_classes(
     linear = _fit_softmax(embeddings, y.ravel(), weights, penalty, len(present))
     if len(present) == n:
         return linear
-    coefficients, intercepts = np.zeros((n, linear[0].shape[1])), np.full(n, -_certainty(weights))
+    coefficients, intercepts = np.zeros((n, linear[0].shape[1])), np.full(n, -certainty(len(y)))
     coefficients[present], intercepts[present] = linear
     return coefficients, intercepts
 
 
-def _certainty(weights: Floats) -> float:
+def certainty(n_rows: int) -> float:
     """Return the logit of what all rows say, if one more row counts for half."""
-    return float(np.log(2 * len(weights)))
+    return float(np.log(2 * n_rows))
 
 
 def _fit_softmax(
@@ -223,8 +223,8 @@ def _fit_labels(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Pe
     never, always = ((weights * (y == value)).sum(axis=0) == 0 for value in (1, 0))
     are_known = ~(never | always)
     coefficients, intercepts = _fit_sigmoids(embeddings, y, weights * are_known, penalty)
-    certainty = _certainty(weights)
-    return coefficients, np.select([never, always], [-certainty, certainty], intercepts)
+    sure = certainty(len(y))
+    return coefficients, np.select([never, always], [-sure, sure], intercepts)
 
 
 def _fit_sigmoids(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: Penalty) -> Linear:

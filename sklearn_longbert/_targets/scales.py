@@ -39,39 +39,63 @@ def fit_scales(
     Returns
     -------
     scales : ndarray of shape (n_parts,)
-        A model that does not help has its least scale. Without rows, the parts are averaged.
+        A model that does not help has its least scale. If that is 0, the others have the same
+        scales as without it. Without rows, the parts are averaged.
     """
     if not parts:
         return np.zeros(0)
     logits = np.stack(parts)  # (n_parts, n_rows, n_outputs)
     known = np.isfinite(logits).all(axis=(0, 2))
-    scales = np.full(len(logits), 1 / len(logits))
-    weights = weights[known]
-    if weights.sum() == 0:
-        return scales
-    logits, y = logits[:, known], y[known]
-    of_outputs = weights.reshape(len(weights), -1) / weights.sum()
+    of_known = weights[known]
+    if of_known.sum() == 0:
+        return np.full(len(logits), 1 / len(logits))
+    logits, tested = logits[:, known], y[known]
+    of_outputs = of_known.reshape(len(of_known), -1) / of_known.sum()
 
     def objective(scales: Floats) -> tuple[float, Floats]:
         outputs = (scales[:, None, None] * logits).sum(axis=0)
         ridge = RIDGE * of_outputs * outputs
-        losses = of_outputs * kind.losses(outputs, y).reshape(len(y), -1)
-        slopes = of_outputs * kind.slopes(outputs, y) + ridge
+        losses = of_outputs * kind.losses(outputs, tested).reshape(len(tested), -1)
+        slopes = of_outputs * kind.slopes(outputs, tested) + ridge
         return float(losses.sum() + (ridge * outputs).sum() / 2), (logits * slopes).sum(axis=(1, 2))
 
-    bounds = [(bound, None) for bound in np.broadcast_to(least, len(scales))]
-    options = {"ftol": 1e-14, "gtol": 1e-8}
-    return minimize(
-        objective, scales, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    bounds = np.broadcast_to(least, len(logits))
+    scales: Floats = minimize(
+        objective,
+        np.full(len(logits), 1 / len(logits)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(bound, None) for bound in bounds],
+        options={"ftol": 1e-14, "gtol": 1e-8},
     ).x
+    chosen = np.flatnonzero((scales > 0) | (bounds > 0))
+    if len(chosen) < len(scales):  # bit for bit as if the others were not there
+        scales = np.zeros(len(scales))
+        rest = [parts[index] for index in chosen]
+        scales[chosen] = fit_scales(rest, y, weights, kind, bounds[chosen].tolist())
+    return scales
 
 
-def scaled_sum(parts: Sequence[Floats], scales: NDArray[np.float64]) -> Floats:
+def scaled_sum(
+    parts: Sequence[Floats], scales: NDArray[np.float64], weights: NDArray | None = None
+) -> Floats:
     """Return the sum of the scaled parts, the same for all rows that are NaN in any part.
 
     These rows get the mean of the others, or 0 where there are no others.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray of shape (n_rows, n_outputs)
+    scales : ndarray of shape (n_parts,)
+    weights : ndarray of shape (n_rows,) or (n_rows, n_outputs) or None
+        Weights of the rows in that mean. None are equal ones.
     """
     outputs = (scales[:, None, None] * np.stack(parts)).sum(axis=0)
     known = np.isfinite(outputs).all(axis=1)
-    outputs[~known] = outputs[known].mean(axis=0) if known.any() else 0.0
+    if known.all():
+        return outputs
+    weights = np.ones(len(outputs)) if weights is None else weights
+    of_known = weights.reshape(len(outputs), -1)[known]
+    sums = of_known.sum(axis=0)
+    outputs[~known] = (of_known * outputs[known]).sum(axis=0) / np.where(sums == 0, 1.0, sums)
     return outputs

@@ -25,6 +25,7 @@ from sklearn_longbert._targets.class_weights import (
 )
 from sklearn_longbert._targets.linear_models import (
     LinearKind,
+    certainty,
     sigmoid_models,
     softmax_model,
     square_models,
@@ -192,6 +193,10 @@ class Labels(ClassTargets):
                 ]
             )
         return logit(np.clip(outputs, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+
+    def agreed_logits(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        sure = certainty(len(y))
+        return np.select([(y == 1).all(axis=0), (y == 0).all(axis=0)], [sure, -sure], np.nan)
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[np.int64]:
         return (self.probabilities(logits) > 0.5).astype(np.int64)

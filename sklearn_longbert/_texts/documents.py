@@ -233,6 +233,16 @@ def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
     return documents
 
 
+def check_have_texts(documents: NDArray[np.object_], name: str) -> None:
+    """Raise ValueError at the first document without its text."""
+    for index, document in enumerate(documents):
+        if document.text is None:
+            raise ValueError(
+                f"{name} at index {index} is a document without its text, which a baseline and "
+                f"explain need: pass texts, or documents of TextChunker, which keep theirs."
+            )
+
+
 def chunk_report(documents: NDArray[np.object_]) -> dict[str, Any]:
     """Return counts of texts, chunks and tokens, and of the tokens that are not kept.
 

@@ -15,6 +15,7 @@ from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import (
     ChunkedDocument,
     as_documents,
+    check_have_texts,
     chunk_report,
     warn_of_cut_texts,
 )
@@ -24,19 +25,33 @@ Inputs = list[str] | NDArray[np.object_]
 
 
 def texts_of(inputs: Inputs) -> list[str]:
-    """Return the texts of inputs, which may be documents of TextChunker."""
+    """Return the texts of inputs, which may be documents that hold them."""
     if isinstance(inputs, list):
         return inputs
     return [document.text for document in inputs]
 
 
+def keys_of(inputs: Inputs) -> list[str] | list[bytes]:
+    """Return what is the same for equal texts: the texts, or the token ids of documents."""
+    if isinstance(inputs, list):
+        return inputs
+    return [document.token_ids.tobytes() for document in inputs]
+
+
 class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
     """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 
-    def _check_input(self, X: ArrayLike, name: str = "X") -> Inputs:
-        """Return texts as a list of str, and documents of TextChunker unchanged."""
+    def _check_input(self, X: ArrayLike, name: str = "X", needs_texts: bool = False) -> Inputs:
+        """Return texts as a list of str, and documents of TextChunker unchanged.
+
+        If `needs_texts`, documents must hold their texts.
+        """
         documents = as_documents(X, name)
-        return check_texts(X, name, self.missing) if documents is None else documents
+        if documents is None:
+            return check_texts(X, name, self.missing)
+        if needs_texts:
+            check_have_texts(documents, name)
+        return documents
 
     def _chunker_for(self, inputs: Inputs) -> TextChunker:
         """Return an unfitted chunker that cuts as this estimator's parameters say.

@@ -47,11 +47,17 @@ class WeightAverage:
     share : float or "auto"
         Share of the way. "auto" is that with the least loss of the validation texts, or without
         them the default for the number of training texts.
+
+    Attributes
+    ----------
+    taken : float
+        The share at which the last training has ended: 1 unless it moved the weights back.
     """
 
     def __init__(self, share: float | str) -> None:
         self.share = share
         self.start: Weights | None = None
+        self.taken = 1.0
 
     def begin(self, network: nn.Module) -> None:
         """Remember the weights before training."""
@@ -61,6 +67,7 @@ class WeightAverage:
         self, network: nn.Module, n_texts: int, validation_loss: Callable[[], float] | None
     ) -> None:
         """Move the weights back, if :meth:`begin` was called."""
+        self.taken = 1.0
         if self.start is None:
             return
         start, end, self.start = self.start, copy_weights(network), None
@@ -73,4 +80,5 @@ class WeightAverage:
             share = min(reversed(SHARES), key=losses.__getitem__)
         elif share == "auto":
             share = default_share(n_texts)
-        set_between(network, start, end, float(share))
+        self.taken = float(share)
+        set_between(network, start, end, self.taken)

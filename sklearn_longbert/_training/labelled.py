@@ -11,7 +11,7 @@ from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.folds import join_groups
-from sklearn_longbert._texts.reader import Inputs, texts_of
+from sklearn_longbert._texts.reader import Inputs, keys_of, texts_of
 from sklearn_longbert._training.head_start import Start
 
 
@@ -62,9 +62,22 @@ def out_of_fold(
     """Fit the baseline, if there is one, and return its out-of-fold logits of each model.
 
     If `keep`, it is fitted already and stays as it is: models like it are fitted in its place.
+
+    Raises
+    ------
+    ValueError
+        If all texts are of one class.
     """
     if baseline is None:
         return []
+    strata = targets.strata(data.y)
+    if strata is not None and (strata == strata[0]).all():
+        raise ValueError(
+            f"All texts are of the class {targets.originals(data.y).tolist()[0]!r}, and the "
+            f"baseline, {type(baseline.shown).__name__}, which later calls of partial_fit keep, is "
+            f"fitted to them: pass texts of at least two classes in the first call, or set "
+            f"baseline=None."
+        )
     fitted = baseline.unfitted() if keep else baseline
     # an estimator of the caller's weighs classes as its own parameters say
     weights = dataset.weights.numpy() if fitted.weighs_classes else data.weights
@@ -80,7 +93,7 @@ def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
     """Return how a training of these texts starts."""
     groups = data.groups
     if groups is not None:
-        groups = join_groups(texts_of(data.inputs), groups)
+        groups = join_groups(keys_of(data.inputs), groups)
     return Start(
         targets.probe if head_init == "linear_probe" else None, targets.linear_kind, groups
     )

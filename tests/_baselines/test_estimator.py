@@ -15,7 +15,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
-from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC, LinearSVC
@@ -27,7 +28,7 @@ from sklearn_longbert._baselines.choose import (
 )
 from sklearn_longbert._baselines.estimator import EstimatorBaseline
 from sklearn_longbert._baselines.words import WordsBaseline
-from sklearn_longbert._targets.folds import inner_folds
+from sklearn_longbert._targets.folds import inner_folds, join_groups
 from sklearn_longbert._targets.targets import LEAST_PROBABILITY, Classes, Labels, Numbers, Targets
 
 WORDS = [f"{first}{second}" for first in "bdfkmn" for second in "aeiou"]
@@ -124,12 +125,49 @@ def test_labels(model: BaseEstimator) -> None:
     np.testing.assert_allclose(baseline.parts(NEW)[0], logit(clipped))
 
 
-def test_a_label_that_all_texts_have_or_none() -> None:
-    table = np.column_stack([Y == 0, Y < 3, Y > 3]).astype(float)
-    baseline = EstimatorBaseline(tfidf(RandomForestClassifier(5, random_state=0)))
-    (logits,) = baseline.fit(TEXTS, Labels(np.arange(3)), table, ONES)
-    np.testing.assert_allclose(logits[:, 1], logit(1 - LEAST_PROBABILITY))
-    np.testing.assert_allclose(logits[:, 2], logit(LEAST_PROBABILITY))
+OF_LABELS = {
+    "forest": tfidf(RandomForestClassifier(5, random_state=0)),
+    "multi-output": tfidf(MultiOutputClassifier(LogisticRegression())),
+    "outside": MultiOutputClassifier(tfidf(LogisticRegression())),
+    "rest": tfidf(OneVsRestClassifier(LogisticRegression())),
+    "decisions": tfidf(OneVsRestClassifier(LinearSVC())),
+}
+
+
+@pytest.mark.parametrize("columns", [[0, 1, 2, 3], [1, 2, 0]], ids=["two", "one"])
+@pytest.mark.parametrize("model", OF_LABELS.values(), ids=OF_LABELS)
+def test_a_label_that_all_texts_have_or_none(model: BaseEstimator, columns: list[int]) -> None:
+    """Its logit is constant, and what is left, even if one label, is learned."""
+    table = np.column_stack([Y == 0, Y < 3, Y > 3, Y == 1])[:, columns].astype(float)
+    targets, kinds = Labels(np.arange(len(columns))), np.array([1, 1, -1, 1])[columns]
+    baseline = EstimatorBaseline(model)
+    (out_of_fold,) = baseline.fit(TEXTS, targets, table, ONES)
+    told = np.isin(columns, [0, 3])
+    assert ((out_of_fold > 0) == table)[:, told].mean() > 0.8
+    for logits, n_texts in ((out_of_fold, 36), (baseline.parts(NEW)[0], 45)):
+        sure = np.tile(np.log(2 * n_texts) * kinds, (len(logits), 1))
+        np.testing.assert_allclose(logits[:, ~told], sure[:, ~told])
+    in_pickle = model is OF_LABELS["forest"]  # skops does not trust its trees
+    again = baseline_from_state(baseline_state(baseline, in_pickle), targets)
+    np.testing.assert_array_equal(again.parts(NEW)[0], baseline.parts(NEW)[0])
+
+
+@pytest.mark.parametrize("model", OF_LABELS.values(), ids=OF_LABELS)
+def test_a_label_of_one_text_is_constant_in_a_fold(model: BaseEstimator) -> None:
+    table = np.column_stack([Y == 0, np.arange(45) == 7, Y == 1]).astype(float)
+    baseline = EstimatorBaseline(model)
+    (out_of_fold,) = baseline.fit(TEXTS, Labels(np.arange(3)), table, ONES)
+    test = next(test for _, test in inner_folds(table, join_groups(TEXTS)) if 7 in test)
+    np.testing.assert_allclose(out_of_fold[test, 1], -np.log(2 * (45 - len(test))))
+    assert ((out_of_fold > 0) == table)[:, [0, 2]].mean() > 0.8
+    assert np.ptp(baseline.parts(NEW)[0][:, 1]) > 0  # of all texts it is learned
+
+
+def test_labels_that_all_texts_have_alone() -> None:
+    baseline = EstimatorBaseline(OF_LABELS["outside"])
+    (logits,) = baseline.fit(TEXTS, Labels(np.arange(2)), np.ones((45, 2)), ONES)
+    np.testing.assert_allclose(logits, np.log(2 * 36))
+    np.testing.assert_allclose(baseline.parts(NEW)[0], np.log(2 * 45))
 
 
 @pytest.mark.parametrize("n_targets", [1, 2])
@@ -144,6 +182,17 @@ def test_numbers_are_standardised(n_targets: int) -> None:
 
 
 WEIGHTS = np.where(Y == 0, 20.0, 1.0)
+
+
+class TwoDecisions(ClassifierMixin, BaseEstimator):
+    """Has two values a text, whatever its classes."""
+
+    def fit(self, X: Any, y: Any) -> "TwoDecisions":
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        return np.zeros((len(X), 2))
 
 
 class OwnClassifier(ClassifierMixin, BaseEstimator):
@@ -239,12 +288,35 @@ def test_what_is_a_baseline() -> None:
 
 
 def test_outputs_of_another_shape_are_refused() -> None:
-    model = tfidf(SVC(decision_function_shape="ovo"))
-    four = Classes(np.arange(4))
     with pytest.raises(
-        ValueError, match=r"decision_function of baseline=Pipeline .* shape \(\d, 6\)"
+        ValueError, match=r"decision_function of baseline=TwoDecisions .* shape \(\d, 2\)"
     ):
-        EstimatorBaseline(model).fit(TEXTS, four, np.arange(45) % 4, ONES)
+        EstimatorBaseline(TwoDecisions()).fit(TEXTS, CLASSES, Y, ONES)
+
+
+PAIRS = SVC(decision_function_shape="ovo")
+OF_PAIRS = {
+    "pipeline": tfidf(PAIRS),
+    "search": GridSearchCV(tfidf(PAIRS), {}, cv=2),
+    "found": GridSearchCV(tfidf(SVC()), {"svc__decision_function_shape": ["ovo"]}, cv=2),
+    "search inside": tfidf(GridSearchCV(PAIRS, {}, cv=2)),
+}
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+@pytest.mark.parametrize("model", OF_PAIRS.values(), ids=OF_PAIRS)
+def test_decisions_between_pairs_are_refused(model: BaseEstimator, n_classes: int) -> None:
+    """Three classes have three pairs, so their shape tells nothing."""
+    y, targets = np.arange(45) % n_classes, Classes(np.arange(n_classes))
+    with pytest.raises(ValueError, match=r"baseline=SVC\(decision_function_shape='ovo'\), in "):
+        EstimatorBaseline(model).fit(TEXTS, targets, y, ONES)
+
+
+def test_pairs_that_give_one_value_for_each_class_are_taken() -> None:
+    two = EstimatorBaseline(tfidf(PAIRS)).fit(TEXTS, BINARY, (Y > 0).astype(int), ONES)
+    assert np.isfinite(two[0]).all()
+    votes = EstimatorBaseline(tfidf(OneVsOneClassifier(LinearSVC()))).fit(TEXTS, CLASSES, Y, ONES)
+    assert (votes[0].argmax(axis=1) == Y).mean() > 0.8
 
 
 @pytest.mark.parametrize("baseline", ["words", tfidf(LogisticRegression())], ids=["words", "own"])
@@ -278,6 +350,10 @@ def test_wrong_states() -> None:
         baseline_from_state({"kind": "trees"}, CLASSES)
     with pytest.raises(ValueError, match="lacks its estimator"):
         baseline_from_state({"kind": "estimator"}, CLASSES)
+    for agreed in (None, np.zeros(2), "none"):
+        state = {"kind": "estimator", "estimator": DummyClassifier(), "agreed": agreed}
+        with pytest.raises(ValueError, match="which labels all its texts had"):
+            baseline_from_state(state, CLASSES)
 
 
 def test_without_skops_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

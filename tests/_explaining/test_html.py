@@ -1,8 +1,12 @@
-"""Pins the strip above the text of an explanation: a cell for each passage, which leads to it."""
+"""Pins what is above the text of an explanation: its legend, and a strip.
+
+The strip has a cell for each passage, which leads to it.
+"""
 
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +113,30 @@ def test_a_cell_for_several_of_many_passages() -> None:
 def test_an_explanation_without_passages() -> None:
     html = explained(3)[[]]._repr_html_()
     assert cells(html) == []
+
+
+def legend(html: str) -> list[list[str]]:
+    """Return the cells of each row of the legend."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", html)
+    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_what_has_no_place_in_the_text_is_shown_of_a_classifier() -> None:
+    explanation = explained(3)
+    assert legend(explanation._repr_html_())[0] == ["class", "logit", "probability"]
+    assert "base value" not in repr(explanation)
+    base_value, index = np.array([0.0, -0.25]), explanation.main_class
+    based = replace(explanation, base_value=base_value)
+    head, first, second = legend(based._repr_html_())
+    assert head == [
+        "class",
+        "logit",
+        "part of the logit without a place in the text",
+        "probability",
+    ]
+    assert [first[2], second[2]] == [f"{base_value[i]:.4g}" for i in (index, 1 - index)]
+    assert f", base value {base_value[index]:.4g}>" in repr(based)
+    assert legend(based[[]]._repr_html_())[0] == head
 
 
 def run_in_browser(n: int, number: int, folder: Path) -> list[str]:

@@ -85,6 +85,26 @@ def test_weights_are_copies_and_the_sum_beats_each_part(
         assert loss(scaled_sum([GOOD, other], scales)) < loss(scale * part)
 
 
+def test_a_useless_part_changes_no_bit_of_the_others() -> None:
+    kind, other = softmax_model(3), -GOOD + 0.1 * NOISE
+    other[:5] = np.nan
+    expected = fit_scales([GOOD, NOISE], Y, ONES, kind, [0.1, 0.0])
+    scales = fit_scales([GOOD, other, NOISE], Y, ONES, kind, [0.1, 0.0, 0.0])
+    assert scales.tolist() == [expected[0], 0.0, expected[1]]
+
+
+def test_rows_that_no_fold_tests_get_a_weighted_mean() -> None:
+    """A weight of k is k copies."""
+    part, counts = GOOD.copy(), 1 + np.arange(90) % 4
+    part[:30] = np.nan
+    rows = np.repeat(np.arange(90), counts)
+    copied = scaled_sum([part[rows]], np.array([2.0]))
+    for weights in (counts * 1.0, np.repeat(counts[:, None], 3, axis=1) * [1.0, 2.0, 0.5]):
+        summed = scaled_sum([part], np.array([2.0]), weights)
+        np.testing.assert_allclose(summed[rows], copied)
+    assert not scaled_sum([part], np.array([2.0]), np.zeros((90, 3)))[:30].any()
+
+
 def test_without_error_the_scale_is_finite() -> None:
     (scale,) = fit_scales([np.eye(3)[Y]], Y, ONES, softmax_model(3))
     assert 3 < scale < 30

@@ -1,11 +1,14 @@
 """Pins where the weights are between the start and the end of training."""
 
+import pickle
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.metrics import log_loss
 from skorch.callbacks import Callback
 
@@ -100,6 +103,8 @@ def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
     losses = [log_loss(y_val, model.predict_proba(X_val)) for model in models]
     assert len(set(losses)) == len(SHARES)
     assert_equal(validated, models[int(np.argmin(losses))])
+    assert validated.fine_tuning_share_ == SHARES[int(np.argmin(losses))]
+    assert [model.fine_tuning_share_ for model in models] == list(SHARES)
 
 
 def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
@@ -115,3 +120,20 @@ def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
         for share in (0.1, 1.0)
     ]
     assert_equal(*parts)
+    assert all(model.fine_tuning_share_ == 1.0 for model in (first, second, *parts))
+
+
+@pytest.mark.parametrize("cls", [LongBertClassifier, LongBertRegressor])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_share_that_a_fit_took(fitted: Any, cls: type, frozen: bool, tmp_path: Path) -> None:
+    y = LABELS if cls is LongBertClassifier else np.arange(15.0)
+    model = fitted(cls, y, freeze_encoder=frozen)
+    assert type(model.fine_tuning_share_) is float
+    assert model.fine_tuning_share_ == 1 / 3
+    model.save_pretrained(tmp_path)
+    for twin in (pickle.loads(pickle.dumps(model)), cls.from_pretrained(tmp_path)):
+        assert twin.fine_tuning_share_ == 1 / 3
+        assert twin.partial_fit(TEXTS, y).fine_tuning_share_ == 1.0
+    assert not hasattr(clone(model), "fine_tuning_share_")
+    assert model.partial_fit(TEXTS, y).fine_tuning_share_ == 1.0
+    assert fitted(cls, y, head_init="random").fine_tuning_share_ == 1.0
