@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _data import (
+    NEEDLES,
     load_bbc_news,
     load_book_excerpts,
     load_conventions,
@@ -42,7 +43,7 @@ class Split:
 
 
 def drawn(load, n_train, n_test, name, seed):
-    """Return a random stratified split; if `n_test` is None, all other texts are tested."""
+    """Return a random stratified split."""
     texts, labels = load()
     X, X_test, y, y_test = train_test_split(
         texts, labels, train_size=n_train, test_size=n_test, stratify=labels, random_state=seed
@@ -77,13 +78,16 @@ def part_of_newsgroups(n_train, n_test, name, seed):
 
 def needle(n_words, name, seed):
     """Return texts whose deciding sentences are others in training than in test texts."""
-    training = make_needles(200, n_words, seed, sentences=range(6))
-    return Split(
-        name, seed, *training, *make_needles(200, n_words, 1000 + seed, sentences=range(6, 12))
-    )
+    X, y = make_needles(200, n_words, seed, sentences=range(6))
+    test = make_needles(200, n_words, 1000 + seed, sentences=range(6, 12))
+    sentences = [
+        next(sentence for sentence in NEEDLES[label] if sentence in text)
+        for text, label in zip(X, y, strict=True)
+    ]
+    return Split(name, seed, X, y, *test, groups=np.array(sentences))
 
 
-MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, None) for n in (25, 50, 100, 200)} | {
+MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, 500) for n in (25, 50, 100, 200)} | {
     "conventions": partial(grouped, load_conventions),
     "books": partial(grouped, load_book_excerpts),
     "news-300": partial(drawn, load_news_outlets, 300, 450),

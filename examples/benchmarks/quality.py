@@ -25,13 +25,14 @@ training of the encoder. all-truncated: the same, reading the first chunk only. 
 all-max, all-logsumexp, all-attention with that pooling, and others that are named for the one
 parameter in which they differ from "all".
 
-Data. A seed is a split. bbc-N: N training texts of BBC news, the others are the test.
+Data. A seed is a split. bbc-N: N training texts of BBC news and 500 test texts.
 conventions, books: speeches by party and excerpts of books by age, with a third of the speakers
 and books held out; fits get the groups. news-N: N training texts of nine news outlets, whose names
 are masked, and 450 test texts. newsgroups: by date, one seed; TF-IDF has C=30 there, and single
 words, or characters of five texts and more. newsgroups-1000: 1000 and 1500 texts of it. needle-2k,
 needle-8k: one sentence in texts of 2000 and 8000 tokens tells the label, 200 to learn from and 200
-to test; the sentences of test texts are in no training text, and encoders read chunks of 64 tokens.
+to test; the sentences of test texts are in no training text, fits get the sentences as groups, and
+encoders read chunks of 64 tokens.
 
 Figures. ECE has 15 bins. The columns accuracy_long and nll_long are of the test texts of more than
 510 tokens alone. The columns seconds (passed) and cpu_seconds (of the process) are those of a fit

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
-LEAST_SHARE = 1 / 3  # of a few texts
+LEAST_SHARE = 2 / 3  # of a few texts
 MANY_TEXTS = 4000  # with which the end is trusted
 
 Weights = dict[str, Tensor]
