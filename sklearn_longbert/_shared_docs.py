@@ -112,9 +112,9 @@ PARAMETERS = {
         hundred texts move an encoder farther than they tell it where to go: less than the whole
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
-        costs four predictions of them. Without validation texts it is two thirds, and from 2,667
-        training texts on it rises with their number, until it is the whole way with 4,000; equal
-        texts count once. Only a first fit whose head starts at the linear probe is averaged. With
+        costs four predictions of them. Without validation texts it is a third with up to 25
+        training texts and n / (n + 50) with n: a half with 50, nearly the whole way with thousands.
+        Equal texts count once. Only a first fit whose head starts at the linear probe is averaged. With
         ``head_init="random"``, `warm_start` and `partial_fit` the weights are those after
         training. `fine_tuning_share_` is the share that was taken.""",
     ),

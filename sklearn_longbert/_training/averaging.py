@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
-LEAST_SHARE = 2 / 3  # of a few texts
-MANY_TEXTS = 4000  # with which the end is trusted
+LEAST_SHARE = 1 / 3  # of a few texts
+TEXTS_OF_A_HALF = 50  # with which start and end are trusted alike
 
 Weights = dict[str, Tensor]
 
 
 def default_share(n_texts: int) -> float:
     """Return the share of the way that a training with `n_texts` is trusted with."""
-    return min(1.0, max(LEAST_SHARE, n_texts / MANY_TEXTS))
+    return max(LEAST_SHARE, n_texts / (n_texts + TEXTS_OF_A_HALF))
 
 
 def copy_weights(network: nn.Module) -> Weights:
