@@ -31,7 +31,7 @@ class NumericRows:
 
     encoder_dtype = torch.float32
 
-    def _check_input(self, X: Any, name: str = "X") -> list[str]:
+    def _check_input(self, X: Any, name: str = "X", needs_texts: bool = False) -> list[str]:
         rows = validate_data(self, X, reset=not hasattr(self, "n_features_in_"))
         levels = np.digitize(rows, LEVELS)
         texts = [" ".join(f"f{j}_{k}" for j, k in enumerate(row)) for row in levels]
