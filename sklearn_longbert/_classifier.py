@@ -249,7 +249,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ------
         ValueError
             In the cases of :meth:`fit`; also if `classes` is missing in the first call or
-            differs from it later, if `early_stopping` is set, or if `class_weight` is "balanced".
+            differs from it later, if `early_stopping` is set, if `class_weight` is "balanced", or
+            if the first call has a `baseline` and texts of one class only.
         """
         data = self._check_fit(X, y, sample_weight)
         if self.class_weight == "balanced":
