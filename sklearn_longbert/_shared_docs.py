@@ -109,7 +109,7 @@ PARAMETERS = {
         'float or "auto"',
         """Share of the way from the weights before training to those after it at which the fitted
         weights are (WiSE-FT, Wortsman et al., 2022, https://arxiv.org/abs/2109.01903). A few
-        hundred texts move an encoder farther than they tell it where to go: less than the whole
+        dozen texts move an encoder farther than they tell it where to go: less than the whole
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
         costs four predictions of them. Without validation texts it is a third with up to 25

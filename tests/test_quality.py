@@ -8,13 +8,18 @@ import io
 import math
 import sys
 import zipfile
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sklearn_longbert import LongBertClassifier
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "benchmarks"))
+import quality
 from _data import NEEDLES, load_news_outlets, make_needles
 from _quality_data import DATA, ONE_SEED, Split, needle
 from _quality_figures import (
@@ -133,6 +138,44 @@ def test_each_row_is_made_without_a_fit() -> None:
     assert not set(ROWS) & set(VARIATIONS)
     assert set(ROWS) >= ONE_SEED_ROWS
     assert set(DATA) >= ONE_SEED
+
+
+class Recorder(LongBertClassifier):
+    """Has the groups that its fits got, and probabilities of one half."""
+
+    groups: list[Any] = []
+    classes_ = CLASSES  # type: ignore[assignment]
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "Recorder":  # type: ignore[override]
+        self.groups.append(groups)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return np.full((len(X), 2), 0.5)
+
+
+def test_a_finished_fit_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits get the groups of the split, and what is missing is run by the next call."""
+    texts, y = np.array(["a text", "texts " * 600] * 2, dtype=object), np.array(["a", "b"] * 2)
+    groups = np.arange(4)
+    monkeypatch.setattr(
+        quality, "DATA", {"set": lambda seed: Split("set", seed, texts, y, texts, y, groups)}
+    )
+    monkeypatch.setattr(quality, "ROWS", {"all": lambda split, encoder: Recorder()})
+    monkeypatch.setattr(Recorder, "groups", [])
+    folder = tmp_path / "quality"
+    for seeds, n_fits in ((1, 1), (1, 1), (3, 3)):
+        options = Namespace(data=None, rows=None, seeds=seeds, encoder=None, folder=folder)
+        quality.run(options)
+        assert len(Recorder.groups) == n_fits
+    assert all(given is groups for given in Recorder.groups)
+    fits = quality.read(folder)
+    assert fits[["data", "row", "seed"]].to_numpy().tolist() == [
+        ["set", "all", s] for s in range(3)
+    ]
+    assert fits["accuracy"].tolist() == [0.5] * 3
+    assert fits["n_long"].tolist() == [2] * 3
+    np.testing.assert_allclose(fits["nll"], np.log(2))
 
 
 def test_no_sentence_is_in_training_and_test_texts() -> None:

@@ -102,7 +102,8 @@ class EstimatorBaseline:
                 continue  # classifiers refuse one class
             model = self._fitted(X[train], y[train], weights[train], targets)
             out_of_fold[test] = model._logits(X[test])
-        self.__dict__.update(vars(self._fitted(X, y, weights, targets)))
+        whole = self._fitted(X, y, weights, targets)
+        self.estimator, self._targets, self._agreed = whole.estimator, targets, whole._agreed
         return [out_of_fold]
 
     def parts(self, texts: Sequence[str]) -> list[Floats]:

@@ -1,6 +1,6 @@
 """Weights between those before training and those after it.
 
-A few hundred texts move a pretrained encoder farther than they tell it where to go. Weights on the
+A few dozen texts move a pretrained encoder farther than they tell it where to go. Weights on the
 line between the start and the end keep most of the gain and lose less of what the encoder knew
 (WiSE-FT; Wortsman et al., 2022, https://arxiv.org/abs/2109.01903). They cost nothing in prediction.
 """
@@ -18,7 +18,11 @@ Weights = dict[str, Tensor]
 
 
 def default_share(n_texts: int) -> float:
-    """Return the share of the way that a training with `n_texts` is trusted with."""
+    """Return the share of the way that a training with `n_texts` is trusted with.
+
+    With 25 texts of news, accuracy and log loss are best at the start and become worse all the
+    way. With 50 they are level, and with a hundred and more the loss falls nearly to the end.
+    """
     return max(LEAST_SHARE, n_texts / (n_texts + TEXTS_OF_A_HALF))
 
 
