@@ -165,3 +165,15 @@ def test_shuffling_depends_on_the_seed_alone():
     first, second = order(1)[:20], order(1)[20:]
     assert sorted(first) == list(range(20))
     assert first != second
+
+
+def test_offsets_of_rows_that_no_fold_tests_are_weighted():
+    documents = np.array([document(3) for _ in range(3)], dtype=object)
+    part = np.array([[1.0, -1.0], [5.0, 3.0], [np.nan, np.nan]])
+    targets, weights = torch.zeros(3), np.array([3.0, 1.0, 7.0])
+    dataset = DocumentDataset(documents, targets, weights, [part])
+    assert not dataset.offsets.any()
+    dataset.offset_by(None)
+    assert not dataset.offsets.any()
+    dataset.offset_by(np.array([0.5]))
+    assert dataset.offsets.tolist() == [[0.5, -0.5], [2.5, 1.5], [1.0, 0.0]]

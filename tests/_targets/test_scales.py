@@ -91,6 +91,9 @@ def test_a_useless_part_changes_no_bit_of_the_others() -> None:
     expected = fit_scales([GOOD, NOISE], Y, ONES, kind, [0.1, 0.0])
     scales = fit_scales([GOOD, other, NOISE], Y, ONES, kind, [0.1, 0.0, 0.0])
     assert scales.tolist() == [expected[0], 0.0, expected[1]]
+    (alone,) = fit_scales([GOOD], Y, ONES, kind)
+    assert alone not in (0.0, 1.0)
+    assert fit_scales([other, GOOD], Y, ONES, kind).tolist() == [0.0, alone]
 
 
 def test_rows_that_no_fold_tests_get_a_weighted_mean() -> None:
