@@ -660,9 +660,10 @@ def test_weights_of_very_different_sizes(
         assert (ones > alike).all()
         assert (zeros < alike).all()
     else:
-        # of one class alone, the best scale is infinite: what keeps scales finite stops it
-        np.testing.assert_allclose(ones, 1, atol=0.01)
-        np.testing.assert_allclose(zeros, 0, atol=0.01)
+        # of one class alone, the best scale is infinite: what keeps scales finite stops it. The
+        # step of training at Adam's size moves outputs more on some processors than on others
+        np.testing.assert_allclose(ones, 1, atol=0.05)
+        np.testing.assert_allclose(zeros, 0, atol=0.05)
 
 
 GOOD_WEIGHTS: dict[str, Any] = {
