@@ -263,7 +263,7 @@ class LongBertEstimator(BaseLongBert):
             as `device`. Those that shape the chunks and the network must keep their values.
             `revision` and `local_files_only` say how the Hub is asked for the folder. For a
             checkpoint, `token_pooling` is "cls" and `layers` is "last", because these heads take
-            the last layer's first token.
+            the last layer's first token, and `baseline` is None.
 
         Returns
         -------

@@ -56,9 +56,9 @@ PARAMETERS = {
         '{"auto", "mean", "max", "mean_max", "cls"}',
         """How hidden states become the embedding of a chunk: their mean over the real tokens, their
         maximum column by column, both side by side, or the hidden state of the first token.
-        "auto" takes what a folder of sentence-transformers states in its file
-        1_Pooling/config.json, and the mean where there is none. A saved estimator keeps the
-        pooling that its fit has used.""",
+        "auto" is mean and maximum unless `layers` is "last". Then it takes what a folder of
+        sentence-transformers states in its file 1_Pooling/config.json, and the mean where there
+        is none. A saved estimator keeps the pooling that its fit has used.""",
     ),
     "layers": (
         '{"last", "spread"} or tuple of int',

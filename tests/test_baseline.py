@@ -31,7 +31,7 @@ LABELS = np.array(["bad", "good"] * 12)
 TEXTS = [" ".join([*RNG.choice(FILLERS, 30), *[label] * RNG.randint(3)]) for label in LABELS]
 NUMBERS = 1e6 + np.array([len(text) for text in TEXTS])
 SEVERAL = np.column_stack([LABELS == "good", RNG.randint(2, size=24)]).astype(int)
-SETTINGS: dict[str, Any] = {"chunk_size": 16, "max_epochs": 1, "random_state": 0}
+SETTINGS: dict[str, Any] = {"layers": "last", "chunk_size": 16, "max_epochs": 1, "random_state": 0}
 
 
 class Contrary(ClassifierMixin, BaseEstimator):
@@ -237,7 +237,7 @@ def test_groups_of_documents_without_their_texts(tiny_bert: str) -> None:
     documents = TextChunker(tiny_bert, chunk_size=16).fit_transform(TEXTS)
     bare = documents.copy()
     bare[:] = [ChunkedDocument(document.tokens, document.layout) for document in documents]
-    model = LongBertClassifier(tiny_bert, **SETTINGS)
+    model = LongBertClassifier(tiny_bert, baseline=None, **SETTINGS)
     one, two = (
         model.fit(X, OF_GROUPS, groups=GROUPS).decision_function(X) for X in (documents, bare)
     )
@@ -246,7 +246,7 @@ def test_groups_of_documents_without_their_texts(tiny_bert: str) -> None:
 
 def test_searches(tiny_bert: str) -> None:
     grid = [{"baseline": [None, "words"]}, {"baseline": [own()]}]
-    model = LongBertClassifier(tiny_bert, **SETTINGS)
+    model = LongBertClassifier(tiny_bert, baseline=None, **SETTINGS)
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(TEXTS, LABELS)
     assert len(search.cv_results_["mean_test_score"]) == 3
     nested = {"baseline__logisticregression__C": [1e-9, 10.0]}
@@ -282,14 +282,16 @@ def test_no_group_is_held_out_in_part(seed: int) -> None:
 
 
 def test_groups_without_a_way_to_hold_some_out(tiny_bert: str) -> None:
-    model = LongBertClassifier(tiny_bert, early_stopping=True, **SETTINGS)
+    model = LongBertClassifier(tiny_bert, baseline=None, early_stopping=True, **SETTINGS)
     with pytest.raises(ValueError, match=r"cannot hold out validation_fraction=0\.1 of 24"):
         model.fit(TEXTS, LABELS, groups=(LABELS == "good"))
 
 
 def test_groups_are_routed(tiny_bert: str) -> None:
     with sklearn.config_context(enable_metadata_routing=True):
-        model = LongBertClassifier(tiny_bert, **SETTINGS).set_fit_request(groups=True)
+        model = LongBertClassifier(tiny_bert, baseline=None, **SETTINGS).set_fit_request(
+            groups=True
+        )
         found = cross_validate(
             model, NAMED, OF_GROUPS, cv=StratifiedGroupKFold(2), params={"groups": GROUPS},
             error_score="raise",
@@ -307,7 +309,7 @@ def test_groups_are_routed(tiny_bert: str) -> None:
 )
 def test_wrong_groups(tiny_bert: str, groups: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LongBertClassifier(tiny_bert, **SETTINGS).fit(TEXTS, LABELS, groups=groups)
+        LongBertClassifier(tiny_bert, baseline=None, **SETTINGS).fit(TEXTS, LABELS, groups=groups)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +386,7 @@ def test_the_sentences_that_words_know_are_chosen(tiny_bert: str) -> None:
 
 def test_groups_of_one_class_each_are_held_out(tiny_bert: str) -> None:
     """The training part has all classes, and the held-out part as many as it can."""
-    model = LongBertClassifier(tiny_bert, early_stopping=True, **SETTINGS)
+    model = LongBertClassifier(tiny_bert, baseline=None, early_stopping=True, **SETTINGS)
     assert model.fit(NAMED, OF_GROUPS, groups=GROUPS).history_[0]["valid_score"] >= 0
     with pytest.raises(TypeError, match="groups at index 0 is"):
         model.fit(NAMED, OF_GROUPS, groups=np.array([{}] * 24))

@@ -77,6 +77,8 @@ class NumericVectorizer(NumericRows, LongBertVectorizer):
 
 # One step an epoch, without dropout: a weight of k is then the same as k copies.
 TRAINING = {
+    "layers": "last",
+    "baseline": None,
     "fine_tuning_share": 1.0,
     "max_epochs": 40,
     "batch_size": 1000,

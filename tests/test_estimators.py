@@ -56,6 +56,8 @@ def make_texts(n_classes: int, n_texts: int = 12) -> list[str]:
 
 
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 1,
     "batch_size": 4,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import (
     HistoryDisplay,
@@ -46,7 +47,7 @@ class Recorder:
 
 
 def make(tiny_bert, estimator_class=LongBertClassifier, **settings):
-    settings = {"max_epochs": 2, "batch_size": 8, "random_state": 0, **settings}
+    settings = {"max_epochs": 2, "batch_size": 8, "random_state": 0, **ENCODER_ALONE, **settings}
     return estimator_class(tiny_bert, learning_rate=3e-2, **settings)
 
 

@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import HistoryDisplay, LongBertClassifier, LongBertRegressor
 
@@ -18,7 +19,13 @@ def closed():
 
 
 def make(tiny_bert, estimator_class=LongBertClassifier, **settings):
-    settings = {"max_epochs": 4, "random_state": 0, "learning_rate": 1e-2, **settings}
+    settings = {
+        "max_epochs": 4,
+        "random_state": 0,
+        "learning_rate": 1e-2,
+        **ENCODER_ALONE,
+        **settings,
+    }
     return estimator_class(tiny_bert, **settings)
 
 

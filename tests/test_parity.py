@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from tiny import ENCODER_ALONE
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
@@ -63,6 +64,7 @@ def untrained(folder: str, texts, n_classes: int = 3, **parameters) -> LongBertC
     """An estimator whose encoder is as it was loaded: its learning rate is next to nothing."""
     classifier = LongBertClassifier(
         folder,
+        **ENCODER_ALONE,
         chunk_size=CHUNK_SIZE,
         max_epochs=1,
         precision="float32",
@@ -124,7 +126,13 @@ def test_one_sgd_step(architecture, pooling, tiny_encoder, monkeypatch):
     # AdamW with a first step this small against eps is no test of gradients: take plain SGD.
     monkeypatch.setattr(torch.optim, "AdamW", torch.optim.SGD)
     ours = LongBertClassifier(
-        folder, chunk_size=CHUNK_SIZE, pooling=pooling, max_epochs=1, random_state=0, dropout=0.0
+        folder,
+        **ENCODER_ALONE,
+        chunk_size=CHUNK_SIZE,
+        pooling=pooling,
+        max_epochs=1,
+        random_state=0,
+        dropout=0.0,
     ).set_params(learning_rate=0.1, weight_decay=0.0, warmup_fraction=0.0, max_grad_norm=None)
     ours.set_params(precision="float32", fine_tuning_share=1.0)
     ours.fit(texts, [0, 1, 2])

@@ -35,7 +35,7 @@ from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
-from tiny import ARCHITECTURES
+from tiny import ARCHITECTURES, ENCODER_ALONE
 
 import sklearn_longbert
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
@@ -119,8 +119,8 @@ def fit_estimators(folder: str) -> dict[str, Any]:
     """Return fitted estimators of all kinds."""
     settings: dict[str, Any] = {"max_epochs": 1, "random_state": 0}
     texts = ["good news", "bad story", "sport"] * 2
-    classifier = LongBertClassifier(folder, **settings)
-    regressor = LongBertRegressor(folder, **settings)
+    classifier = LongBertClassifier(folder, **ENCODER_ALONE, **settings)
+    regressor = LongBertRegressor(folder, **ENCODER_ALONE, **settings)
     return {
         "classifier": clone(classifier).fit(texts, [0, 1, 1] * 2),
         "classifier of three": clone(classifier).fit(texts, ["a", "b", "c"] * 2),
@@ -196,7 +196,7 @@ def test_outputs_for_the_worst_texts_are_finite(encoder: str) -> None:
     texts = [text[:1500] for text in WORST.values()]
     there_and_back = texts + texts[::-1]
     embeddings = LongBertVectorizer(encoder).fit().transform(there_and_back)
-    classifier = LongBertClassifier(encoder, max_epochs=1, random_state=0)
+    classifier = LongBertClassifier(encoder, **ENCODER_ALONE, max_epochs=1, random_state=0)
     classifier.set_params(freeze_encoder=encoder == DEFAULT_MODEL)  # one epoch of it is too long
     classifier.fit(texts, [index % 3 for index in range(len(texts))])
     probabilities = classifier.predict_proba(there_and_back)
@@ -255,7 +255,9 @@ def test_a_hundred_thousand_empty_texts(tiny_bert: str) -> None:
 @pytest.mark.parametrize("head_init", ["random", "linear_probe"])
 def test_training_on_a_hundred_thousand_empty_texts(tiny_bert: str, head_init: str) -> None:
     texts, y = [""] * 100_000, np.arange(100_000) % 2
-    classifier = LongBertClassifier(tiny_bert, max_epochs=1, batch_size=1000, head_init=head_init)
+    classifier = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, max_epochs=1, batch_size=1000, head_init=head_init
+    )
     probabilities = classifier.fit(texts, y).predict_proba(texts)
     check_numbers(probabilities, (100_000, 2))
     assert (probabilities == probabilities[0]).all()
@@ -420,7 +422,9 @@ GOOD_LABELS: dict[str, tuple[Any, str]] = {
 
 @pytest.fixture(scope="module")
 def untrained(tiny_bert: str) -> LongBertClassifier:
-    return LongBertClassifier(tiny_bert, max_epochs=1, head_init="random", random_state=0)
+    return LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, max_epochs=1, head_init="random", random_state=0
+    )
 
 
 @pytest.mark.parametrize("y", [y for y, _ in GOOD_LABELS.values()], ids=GOOD_LABELS)
@@ -603,11 +607,15 @@ def weighable(tiny_bert: str) -> dict[str, Any]:
         "fine_tuning_share": 1.0,
     }
     return {
-        "random head": LongBertClassifier(tiny_bert, head_init="random", **settings),
-        "probe": LongBertClassifier(tiny_bert, **settings),
-        "probe of max": LongBertClassifier(tiny_bert, pooling="max", **settings),
-        "balanced": LongBertClassifier(tiny_bert, class_weight="balanced", **settings),
-        "regressor": LongBertRegressor(tiny_bert, **settings),
+        "random head": LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, head_init="random", **settings
+        ),
+        "probe": LongBertClassifier(tiny_bert, **ENCODER_ALONE, **settings),
+        "probe of max": LongBertClassifier(tiny_bert, **ENCODER_ALONE, pooling="max", **settings),
+        "balanced": LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, class_weight="balanced", **settings
+        ),
+        "regressor": LongBertRegressor(tiny_bert, **ENCODER_ALONE, **settings),
     }
 
 
@@ -904,7 +912,12 @@ def test_logits_that_are_no_numbers_are_named(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_that_diverges_says_so(precision: str, tiny_bert: str) -> None:
     classifier = LongBertClassifier(
-        tiny_bert, learning_rate=1e30, max_grad_norm=None, precision=precision, random_state=0
+        tiny_bert,
+        **ENCODER_ALONE,
+        learning_rate=1e30,
+        max_grad_norm=None,
+        precision=precision,
+        random_state=0,
     )
     with pytest.raises(ValueError, match=r"NaN or infinite.*lower learning_rate \(it is 1e\+30\)"):
         classifier.fit(SIX, BITS)
@@ -945,7 +958,12 @@ def test_batches_do_not_matter_under_bfloat16(bbc_news: tuple[np.ndarray, np.nda
 @pytest.fixture
 def dropping(tiny_bert: str) -> LongBertClassifier:
     return LongBertClassifier(
-        tiny_bert, max_epochs=2, batch_size=2, attention_dropout=0.1, random_state=0
+        tiny_bert,
+        **ENCODER_ALONE,
+        max_epochs=2,
+        batch_size=2,
+        attention_dropout=0.1,
+        random_state=0,
     )
 
 

@@ -48,7 +48,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.fixes import parse_version
-from tiny import save_tiny_encoder
+from tiny import ENCODER_ALONE, save_tiny_encoder
 
 from sklearn_longbert import (
     LongBertClassifier,
@@ -89,7 +89,7 @@ def fitted(news: News) -> LongBertClassifier:
 @pytest.fixture
 def tiny(tiny_bert: str) -> partial:
     """The same on the tiny encoder, where there are many fits and it is their bookkeeping."""
-    return partial(real, tiny_bert)
+    return partial(real, tiny_bert, **ENCODER_ALONE)
 
 
 def tf_idf() -> Pipeline:

@@ -9,6 +9,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+# What most tests take: several layers and a baseline multiply the time of fits of a few words.
+ENCODER_ALONE: dict[str, Any] = {"layers": "last", "baseline": None}
 CORPUS = [
     "The quick brown fox jumps over the lazy dog and runs away.",
     "Long texts are cut into chunks, and every chunk is scored by the encoder.",

@@ -33,8 +33,8 @@ HEADS: dict[str, tuple[str, str | None, str]] = {
     "deberta-v2": ("pooler.dense", None, "classifier"),
 }
 
-# parameters of an estimator that say what the heads take
-TAKEN_BY_HEADS = {"token_pooling": "cls", "layers": "last"}
+# parameters of an estimator that has such a head
+TAKEN_BY_HEADS = {"token_pooling": "cls", "layers": "last", "baseline": None}
 
 
 def targets_of_checkpoint(config: Any, kind: str) -> tuple[Targets, list[int]]:

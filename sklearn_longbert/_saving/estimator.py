@@ -221,8 +221,7 @@ def _check_settings(settings: dict[str, Any], head: dict[str, Any], config: Any)
     """Raise ValueError at wrong settings, before anything is made in the sizes that they name."""
     if settings["pooling"] not in POOLINGS or settings["token_pooling"] not in TOKEN_POOLINGS:
         raise ValueError("unknown pooling")
-    layers = settings.get("layers", "last")  # folders of the first version have none
-    n_layers = len(layer_numbers(layers, config.num_hidden_layers))
+    n_layers = len(layer_numbers(settings["layers"], config.num_hidden_layers))
     n_parts = n_layers * len(TOKEN_POOLINGS[settings["token_pooling"]])
     size = embedding_size = n_parts * config.hidden_size
     if settings["hidden_layer"] is not None:

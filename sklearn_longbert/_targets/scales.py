@@ -71,7 +71,7 @@ def fit_scales(
     chosen = np.flatnonzero((scales > 0) | (bounds > 0))
     if len(chosen) < len(scales):  # bit for bit as if the others were not there
         scales = np.zeros(len(scales))
-        rest = [parts[index] for index in chosen]
+        rest = [parts[index] for index in chosen.tolist()]
         scales[chosen] = fit_scales(rest, y, weights, kind, bounds[chosen].tolist())
     return scales
 

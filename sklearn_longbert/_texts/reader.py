@@ -90,6 +90,8 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         """Return how hidden states of the encoder in `folder` become embeddings."""
         if self.token_pooling != "auto":
             return plain(self.token_pooling)
+        if plain(self.layers) != "last":
+            return "mean_max"
         token_pooling = saved_token_pooling(folder)
         self._check_token_pooling(token_pooling, chunker)
         return token_pooling

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ARCHITECTURES, PACKABLE, save_tiny_encoder
+from tiny import ARCHITECTURES, ENCODER_ALONE, PACKABLE, save_tiny_encoder
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
@@ -135,7 +135,9 @@ def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert, monkeypatch):
 
 
 def test_a_copy_from_a_pickle_packs_too(tiny_bert):
-    fitted = LongBertClassifier(tiny_bert, max_epochs=1, random_state=0).fit(["a", "b"], [0, 1])
+    fitted = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, random_state=0).fit(
+        ["a", "b"], [0, 1]
+    )
     assert fitted.net_.module_.packs()
     assert pickle.loads(pickle.dumps(fitted)).net_.module_.packs()
 

@@ -3,6 +3,7 @@
 import psutil
 import pytest
 import torch
+from tiny import ENCODER_ALONE
 from torch import nn
 
 from sklearn_longbert import LongBertClassifier, TextChunker
@@ -85,9 +86,9 @@ def test_bytes_per_token_do_not_count_weights(precision, tiny_bert):
     of = []
     for n_words in (3, 30):
         documents = TextChunker(tiny_bert).fit_transform(["good " * n_words])
-        model = LongBertClassifier(tiny_bert, max_epochs=1, precision=precision).fit(
-            ["good", "bad"], [0, 1]
-        )
+        model = LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, max_epochs=1, precision=precision
+        ).fit(["good", "bad"], [0, 1])
         net = model.net_
         net._set_training(True)
         chunks = ChunkBatch([documents[0]])
@@ -136,7 +137,9 @@ def test_limits_of_a_fit(tiny_bert, monkeypatch):
     """Gradients and AdamW's two moments are reserved; batches that fit anyway need no measuring."""
     asked = []
     monkeypatch.setattr(passes_module, "auto_limits", lambda *args: asked.append(args) or (64, 64))
-    model = LongBertClassifier(tiny_bert, max_epochs=1).fit(["good", "bad"], [0, 1])
+    model = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1).fit(
+        ["good", "bad"], [0, 1]
+    )
     assert not asked
     model.fit(["good " * 1500, "bad"], [0, 1])
     monkeypatch.setattr(passes_module, "graph_bytes", None)  # measured once in a process

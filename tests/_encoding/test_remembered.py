@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from sklearn.model_selection import GridSearchCV
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._encoding import remembered as remembered_module
@@ -28,7 +29,7 @@ Y = np.repeat(["good", "bad"], 9)
 def frozen(tiny_bert: str) -> partial:
     settings: dict[str, Any] = {"freeze_encoder": True, "chunk_size": 12, "random_state": 0}
     settings |= {"device": "cpu", "precision": "float32", "max_epochs": 1, "learning_rate": 1e-2}
-    return partial(LongBertClassifier, tiny_bert, **settings)
+    return partial(LongBertClassifier, tiny_bert, **ENCODER_ALONE, **settings)
 
 
 @pytest.fixture(autouse=True)

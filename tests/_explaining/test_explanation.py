@@ -35,6 +35,8 @@ from sklearn_longbert._targets.targets import Labels, Numbers
 
 TEXTS = ["The quick fox jumps. " * 9 + "Good news!", "bad dog runs " * 20, "good", "", "bad. Good"]
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 1,
     "learning_rate": 1e-2,

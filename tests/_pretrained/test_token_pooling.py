@@ -14,7 +14,14 @@ from sklearn_longbert._pretrained.loading import saved_token_pooling
 
 TEXTS = ["good fox jumps " * 9, "bad dog runs " * 9, "good news", "bad"] * 2
 LABELS = ["good", "bad"] * 4
-SETTINGS = {"chunk_size": 16, "max_epochs": 1, "precision": "float32", "random_state": 0}
+SETTINGS = {
+    "layers": "last",
+    "baseline": None,
+    "chunk_size": 16,
+    "max_epochs": 1,
+    "precision": "float32",
+    "random_state": 0,
+}
 ST = "pooling_mode_"  # the names of sentence-transformers before version 6
 
 

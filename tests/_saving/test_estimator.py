@@ -37,7 +37,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from skorch.callbacks import EpochTimer
-from tiny import ARCHITECTURES, save_tiny_encoder
+from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
 from transformers import AutoModel, AutoTokenizer
 
 from sklearn_longbert import (
@@ -54,6 +54,8 @@ from sklearn_longbert._saving.json import from_json, to_json
 
 TEXTS = ["good fox jumps " * 9, "bad dog runs " * 9, "good news", "bad"] * 2
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 1,
     "batch_size": 4,
@@ -255,7 +257,7 @@ def test_vectorizers_and_chunkers(tiny_bert: str, tmp_path: Path) -> None:
 
 
 def test_one_that_is_not_fitted(tiny_bert: str, tmp_path: Path) -> None:
-    estimator = LongBertClassifier(tiny_bert, max_epochs=2)
+    estimator = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=2)
     for way in WAYS[:-1]:
         assert repr(way(estimator, tmp_path)) == repr(estimator)
     with pytest.raises(NotFittedError):
@@ -604,14 +606,6 @@ def test_layers_may_be_named_otherwise(tiny_bert: str, tmp_path: Path) -> None:
             load(layers=layers)
     with pytest.raises(ValueError, match=r"the hidden states 0 \(its embeddings\) to 2"):
         load(layers=(3,))
-
-
-def test_a_folder_that_was_saved_without_layers(saved: Path) -> None:
-    expected = logits_of(LongBertClassifier.from_pretrained(saved))
-    change_manifest(saved, lambda c: (c["network"].pop("layers"), c["parameters"].pop("layers")))
-    again = LongBertClassifier.from_pretrained(saved)
-    np.testing.assert_array_equal(logits_of(again), expected)
-    assert again.layers == "last"
 
 
 def test_a_folder_that_another_version_saved(

@@ -16,6 +16,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
 from sklearn_longbert._saving import folders
@@ -28,7 +29,9 @@ OURS = {"config.json", "head.safetensors", "model.safetensors", "sklearn_longber
 @pytest.fixture(scope="module")
 def fitted(tiny_bert: str) -> LongBertClassifier:
     settings: dict[str, Any] = {"max_epochs": 1, "device": "cpu", "random_state": 0}
-    return LongBertClassifier(tiny_bert, **settings).fit(TEXTS, ["good", "bad"] * 2)
+    return LongBertClassifier(tiny_bert, **ENCODER_ALONE, **settings).fit(
+        TEXTS, ["good", "bad"] * 2
+    )
 
 
 KEPT = {
@@ -221,7 +224,7 @@ def test_a_clone_stays_one(fitted: LongBertClassifier, tiny_bert: str, tmp_path:
     )
     git = run_git(tmp_path / "clone")
     (tmp_path / "clone" / "README.md").write_text("about")
-    other = LongBertClassifier(tiny_bert, max_epochs=1, random_state=1)
+    other = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, random_state=1)
     for n_commits, estimator in enumerate((fitted, other.fit(TEXTS, [1, 2] * 2)), start=1):
         estimator.save_pretrained(tmp_path / "clone")
         changed = {line[3:] for line in git("status", "--porcelain").splitlines()}

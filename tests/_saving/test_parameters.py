@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import save_tiny_encoder
+from tiny import ENCODER_ALONE, save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._plain import plain
@@ -176,7 +176,9 @@ def test_relatives_of_plain_values(data: st.DataObject, tiny_bert: str) -> None:
 
 
 def test_new_parameters_may_be_relatives(tiny_bert: str, tmp_path: Path) -> None:
-    estimator = LongBertClassifier(tiny_bert, chunk_size=16, max_epochs=1, dropout=0.25)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=16, max_epochs=1, dropout=0.25
+    )
     estimator.fit(TEXTS, LABELS).save_pretrained(tmp_path)
     again = LongBertClassifier.from_pretrained(
         tmp_path, chunk_size=np.int8(16), dropout=Fraction(1, 4), device=member("cpu")
@@ -192,7 +194,9 @@ class OwnGenerator(np.random.RandomState):
 
 def test_a_subclass_of_random_state(tiny_bert: str, tmp_path: Path) -> None:
     random_state = OwnGenerator(3)
-    estimator = LongBertClassifier(tiny_bert, max_epochs=1, random_state=random_state)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, max_epochs=1, random_state=random_state
+    )
     estimator.fit(TEXTS, LABELS).save_pretrained(tmp_path)
     again = LongBertClassifier.from_pretrained(tmp_path)
     assert again.random_state.randint(1000) == random_state.randint(1000)
@@ -212,7 +216,7 @@ def test_foreign_settings_of_an_encoder(settings: dict[str, Any], tmp_path: Path
     encoder = save_tiny_encoder("bert", tmp_path / "encoder")
     config = json.loads((encoder / "config.json").read_text())
     (encoder / "config.json").write_text(json.dumps({**config, **settings}))
-    estimator = LongBertClassifier(encoder, max_epochs=1).fit(TEXTS, LABELS)
+    estimator = LongBertClassifier(encoder, **ENCODER_ALONE, max_epochs=1).fit(TEXTS, LABELS)
     estimator.save_pretrained(tmp_path / "saved")
     again = LongBertClassifier.from_pretrained(tmp_path / "saved")
     np.testing.assert_array_equal(
@@ -243,7 +247,7 @@ def test_what_cannot_be_loaded_replaces_nothing(
     fault: str, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = Spoiled if fault == "a parameter" else LongBertClassifier
-    good = LongBertClassifier(tiny_bert, max_epochs=1).fit(TEXTS, LABELS)
+    good = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1).fit(TEXTS, LABELS)
     good.save_pretrained(tmp_path / "saved")
     before = bytes_of(tmp_path / "saved")
     bad = cls(tiny_bert, max_epochs=1).fit(TEXTS, LABELS)

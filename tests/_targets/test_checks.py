@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 from scipy.sparse import csr_array
 from sklearn.exceptions import DataConversionWarning
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._targets.checks import (
@@ -289,7 +290,9 @@ ONE_HOT = np.eye(3, dtype=int)[np.arange(12) % 3]
     ids=["int", "bool", "lists", "sparse", "frame", "empty column"],
 )
 def test_one_hot_rows_get_a_hint(y: Any, tiny_bert: str) -> None:
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
     with pytest.warns(UserWarning, match=r"12 rows of y .* exactly one 1.*y\.argmax") as caught:
         estimator.fit(["good fox"] * 12, y)
     assert len(caught) == 1

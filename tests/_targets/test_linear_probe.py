@@ -311,6 +311,8 @@ def news(bbc_news: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarra
 
 
 real: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 32,
     "max_epochs": 1,
     "learning_rate": STILL,

@@ -174,6 +174,8 @@ def test_is_where_the_head_starts(
     texts, labels = (part[:24] for part in bbc_news)
     X = np.array([" ".join(text.split()[:60]) for text in texts], dtype=object)
     settings: dict[str, Any] = {
+        "layers": "last",
+        "baseline": None,
         "pooling": pooling,
         "freeze_encoder": freeze_encoder,
         "chunk_size": 32,

@@ -45,6 +45,8 @@ TABLE = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 
 X = texts_with(TABLE)
 NUMBERS = np.arange(18.0)[:, None]
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 1,
     "batch_size": 4,

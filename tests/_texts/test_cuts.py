@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._explaining.contributions import passage_bounds
@@ -223,7 +224,9 @@ def test_texts_of_more_tokens_than_characters(tiny_encoder: Callable[[str], str]
 
 
 def test_explanations_show_the_chunks_of_predictions(tiny_bert: str) -> None:
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
     estimator.fit([STORY, "bad " * 50, "good"], [0, 1, 0])
     (explanation,) = estimator.explain([STORY])
     assert explanation.passages == passages(tiny_bert, STORY, chunk_size=32)

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._texts.documents import chunk_report
 
-SETTINGS: dict[str, Any] = {"max_epochs": 1, "device": "cpu", "precision": "float32"}
+SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
+    "max_epochs": 1,
+    "device": "cpu",
+    "precision": "float32",
+}
 
 
 def test_by_hand(tiny_bert: str) -> None:
@@ -52,7 +59,9 @@ def test_tokens_are_counted_once(
 
 def test_of_a_fit_and_on_request(tiny_bert: str) -> None:
     texts, labels = ["fox " * 40, "dog", "bad " * 30, "news"], [0, 1, 0, 1]
-    estimator = LongBertClassifier(tiny_bert, chunk_size=16, max_chunks=2, **SETTINGS)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=16, max_chunks=2, **SETTINGS
+    )
     estimator.fit(texts, labels)
     assert estimator.chunk_report_ == estimator.chunk_report(texts)
     assert estimator.chunk_report_["n_skipped_tokens"] == 14
@@ -70,7 +79,12 @@ def test_one_warning_where_texts_are_cut_and_somebody_looks(
 ) -> None:
     texts, labels = ["fox " * 40, "dog", "bad " * 30, "news"], [0, 1, 0, 1]
     estimator = LongBertClassifier(
-        tiny_bert, chunk_size=16, max_chunks=max_chunks, verbose=verbose, **SETTINGS
+        tiny_bert,
+        **ENCODER_ALONE,
+        chunk_size=16,
+        max_chunks=max_chunks,
+        verbose=verbose,
+        **SETTINGS,
     )
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -19,7 +19,14 @@ from sklearn_longbert import (
 WITH_NONE = ["good story", None, "bad news " * 30, "the fox"]
 WITH_NAN = pd.Series(["good story", np.nan, "bad news " * 30, "the fox"], dtype=object)
 EMPTY = ["good story", "", "bad news " * 30, "the fox"]
-SETTINGS: dict[str, Any] = {"chunk_size": 32, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
+    "chunk_size": 32,
+    "max_epochs": 1,
+    "random_state": 0,
+    "device": "cpu",
+}
 
 
 @pytest.mark.parametrize("cls", [LongBertClassifier, LongBertRegressor])

@@ -19,7 +19,14 @@ from sklearn_longbert import (
 from sklearn_longbert._texts import chunker as chunker_module
 from sklearn_longbert._texts.unknown import Characters, count_characters, unknown_token_id
 
-SETTINGS: dict[str, Any] = {"chunk_size": 32, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
+    "chunk_size": 32,
+    "max_epochs": 1,
+    "random_state": 0,
+    "device": "cpu",
+}
 THAI = "ภาษาไทย" * 6  # 42 characters
 
 # text: unknown tokens and the characters under them, by BERT's tokenizer

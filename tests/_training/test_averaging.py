@@ -11,6 +11,7 @@ import torch
 from sklearn.base import clone
 from sklearn.metrics import log_loss
 from skorch.callbacks import Callback
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
 from sklearn_longbert._training import averaging as averaging_module
@@ -27,7 +28,9 @@ TEXTS = [" ".join([*RNG.choice(FILLERS, 20), label]) for label in LABELS]
 def fitted(tiny_bert: str) -> Any:
     def fit(cls: type = LongBertClassifier, y: Any = LABELS, *args: Any, **changes: Any) -> Any:
         given = {"max_epochs": 2, "learning_rate": 1e-2, "dropout": 0.0, "random_state": 0}
-        estimator = cls(tiny_bert, chunk_size=16, precision="float32", **{**given, **changes})
+        estimator = cls(
+            tiny_bert, chunk_size=16, precision="float32", **{**ENCODER_ALONE, **given, **changes}
+        )
         return estimator.fit(TEXTS, y, *args)
 
     return fit
@@ -71,7 +74,9 @@ def test_copies_count_once(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> N
     """So a weight of two is two copies."""
     seen = []
     monkeypatch.setattr(averaging_module, "default_share", lambda n: seen.append(n) or 0.5)
-    LongBertClassifier(tiny_bert, max_epochs=1, random_state=0).fit(TEXTS * 2, LABELS * 2)
+    LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, random_state=0).fit(
+        TEXTS * 2, LABELS * 2
+    )
     assert seen == [len(set(TEXTS))]
 
 
@@ -92,6 +97,7 @@ def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
     X_val, y_val = [TEXTS[i] for i in range(15)], rng.permutation(LABELS)
     validated = LongBertClassifier(
         tiny_bert,
+        **ENCODER_ALONE,
         chunk_size=16,
         precision="float32",
         max_epochs=2,
@@ -114,9 +120,9 @@ def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
         model.set_params(warm_start=True, fine_tuning_share=share).fit(TEXTS, LABELS)
     assert_equal(first, second)
     parts = [
-        LongBertClassifier(tiny_bert, random_state=0, fine_tuning_share=share).partial_fit(
-            TEXTS, LABELS, classes=["bad", "good", "sport"]
-        )
+        LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, random_state=0, fine_tuning_share=share
+        ).partial_fit(TEXTS, LABELS, classes=["bad", "good", "sport"])
         for share in (0.1, 1.0)
     ]
     assert_equal(*parts)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import skorch.callbacks
 import torch
-from tiny import ARCHITECTURES, save_tiny_encoder
+from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
 from torch import Tensor, nn
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
@@ -75,7 +75,7 @@ def make(tiny_encoder: Any) -> Any:
         defaults: dict[str, Any] = {"chunk_size": CHUNK, "max_epochs": 1, "dropout": 0.3}
         defaults |= {"max_grad_norm": None, "precision": "float32", "random_state": 0}
         defaults["head_init"] = "random"  # the gradients of a fitted head are all but zero
-        return cls(tiny_encoder(architecture), **{**defaults, **settings})
+        return cls(tiny_encoder(architecture), **{**ENCODER_ALONE, **defaults, **settings})
 
     return estimator
 

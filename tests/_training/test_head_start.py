@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
 from sklearn_longbert._training.head_start import _balance
@@ -21,7 +22,7 @@ STILL = 1e-30  # a learning rate that no float32 weight can feel
 def model(tiny_bert: str) -> partial:
     settings: dict[str, Any] = {"chunk_size": 12, "random_state": 0, "precision": "float32"}
     settings |= {"device": "cpu", "max_epochs": 1, "learning_rate": STILL}
-    return partial(LongBertClassifier, tiny_bert, **settings)
+    return partial(LongBertClassifier, tiny_bert, **ENCODER_ALONE, **settings)
 
 
 def test_balance_by_hand() -> None:

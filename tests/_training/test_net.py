@@ -8,6 +8,7 @@ import skorch.callbacks
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._training.callbacks import linear_schedule
@@ -22,7 +23,12 @@ def words():
 def fitted(request, tiny_bert, words):
     texts = [" ".join(words[: 1 + index]) * 9 for index in range(9)]
     classifier = LongBertClassifier(
-        tiny_bert, chunk_size=12, chunk_overlap=3, pooling=request.param, random_state=0
+        tiny_bert,
+        **ENCODER_ALONE,
+        chunk_size=12,
+        chunk_overlap=3,
+        pooling=request.param,
+        random_state=0,
     ).set_params(learning_rate=1e-2, precision="float32")
     return classifier.fit(texts, [0, 1, 2] * 3)
 
@@ -122,7 +128,12 @@ def record_rates(classifier, texts, labels):
 
 def test_learning_rate_of_each_step(tiny_bert):
     classifier = LongBertClassifier(
-        tiny_bert, max_epochs=2, batch_size=2, learning_rate=1e-3, warmup_fraction=0.25
+        tiny_bert,
+        **ENCODER_ALONE,
+        max_epochs=2,
+        batch_size=2,
+        learning_rate=1e-3,
+        warmup_fraction=0.25,
     )
     rates = record_rates(classifier, ["good", "bad"] * 4, [0, 1] * 4)
     expected = 1e-3 * np.array([1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
@@ -143,7 +154,7 @@ def test_weight_decay_spares_biases_and_norms(tiny_bert):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim, "AdamW", Recorder)
-        classifier = LongBertClassifier(tiny_bert, max_epochs=1, weight_decay=0.3)
+        classifier = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, weight_decay=0.3)
         network = classifier.fit(["good", "bad"], [0, 1]).net_.module_
     decayed, spared = ([id(weight) for weight in group["params"]] for group in groups)
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
@@ -170,7 +181,7 @@ def test_gradients_are_clipped(tiny_bert, max_grad_norm):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", step)
         settings = {"max_epochs": 1, "head_init": "random", "random_state": 0}
-        LongBertClassifier(tiny_bert, max_grad_norm=max_grad_norm, **settings).fit(
+        LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_grad_norm=max_grad_norm, **settings).fit(
             ["good", "bad"], [0, 1]
         )
     assert len(norms) == 1
@@ -181,7 +192,13 @@ def test_every_text_counts_once_whatever_its_length(tiny_bert, words):
     """The loss of a long and a short text is the mean of the losses that each has alone."""
     long, short = " ".join(words * 20), "bad"
     classifier = LongBertClassifier(
-        tiny_bert, chunk_size=12, max_epochs=1, dropout=0.0, precision="float32", random_state=0
+        tiny_bert,
+        **ENCODER_ALONE,
+        chunk_size=12,
+        max_epochs=1,
+        dropout=0.0,
+        precision="float32",
+        random_state=0,
     )
     classifier.set_params(head_init="random", learning_rate=1e-30).fit([long, short], [0, 1])
     assert classifier.n_chunks_[0] > 20 * classifier.n_chunks_[1]
@@ -196,7 +213,13 @@ def test_weighted_loss_by_hand(tiny_bert, weights):
     if weights[0] == 0:
         labels = [0, 0, 1]
     classifier = LongBertClassifier(
-        tiny_bert, batch_size=2, max_epochs=1, dropout=0.0, precision="float32", random_state=0
+        tiny_bert,
+        **ENCODER_ALONE,
+        batch_size=2,
+        max_epochs=1,
+        dropout=0.0,
+        precision="float32",
+        random_state=0,
     ).set_params(learning_rate=1e-30)
     classifier.fit(texts, labels, sample_weight=weights)
     losses = -classifier.predict_log_proba(texts)[range(3), labels]
@@ -210,7 +233,12 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(tiny_bert, words):
     logits = {}
     for precision in ("float32", "bfloat16"):
         classifier = LongBertClassifier(
-            tiny_bert, precision=precision, max_epochs=1, learning_rate=1e-30, random_state=0
+            tiny_bert,
+            **ENCODER_ALONE,
+            precision=precision,
+            max_epochs=1,
+            learning_rate=1e-30,
+            random_state=0,
         ).fit(texts, [0, 1, 2])
         assert {weight.dtype for weight in classifier.net_.module_.parameters()} == {torch.float32}
         logits[precision] = classifier.decision_function(texts)
@@ -220,7 +248,7 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(tiny_bert, words):
 
 
 def test_nothing_of_training_is_left(tiny_bert, words):
-    net = LongBertClassifier(tiny_bert, max_epochs=1).fit(words[:2], [0, 1]).net_
+    net = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1).fit(words[:2], [0, 1]).net_
     assert not hasattr(net, "optimizer_")
     assert all(weight.grad is None for weight in net.module_.parameters())
     assert not net.module_.training
@@ -239,14 +267,18 @@ def test_a_pass_costs_the_rows_of_a_table_that_it_reads(tiny_bert, words):
             table = net.module_.encoder.get_input_embeddings()
             seen.append((table.sparse, table.weight.grad.is_sparse))
 
-    LongBertClassifier(tiny_bert, max_epochs=1, callbacks=[Spy]).fit(words[:2], [0, 1])
+    LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, callbacks=[Spy]).fit(
+        words[:2], [0, 1]
+    )
     assert seen == [(True, False)]
 
 
 def test_a_sequence_of_fits_leaves_nothing_behind(tiny_bert, words):
     alive = []
     for _ in range(4):
-        classifier = LongBertClassifier(tiny_bert, max_epochs=2, batch_size=2, dropout=0.3)
+        classifier = LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, max_epochs=2, batch_size=2, dropout=0.3
+        )
         classifier.fit(words[:6], [0, 1] * 3).predict(words)
         del classifier
         gc.collect()

@@ -27,6 +27,8 @@ from skorch.callbacks import (
 from sklearn_longbert import HistoryDisplay, LongBertClassifier, LongBertRegressor
 
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 4,
     "batch_size": 4,

@@ -21,6 +21,8 @@ from sklearn_longbert import LongBertClassifier, LongBertRegressor, TextChunker
 from sklearn_longbert._encoding.network import LongBertNetwork
 
 SETTINGS: dict[str, Any] = {
+    "layers": "last",
+    "baseline": None,
     "chunk_size": 16,
     "max_epochs": 3,
     "batch_size": 4,
