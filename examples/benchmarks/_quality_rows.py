@@ -103,7 +103,6 @@ BEFORE = {
     "learning_rate": 5e-5,
     "max_epochs": 3,
 }
-ALL = {"baseline": "words", **SPREAD}
 
 TFIDF_ROWS = {
     "words": partial(tfidf, ngram_range=(1, 2), of_many={"ngram_range": (1, 1)}),
@@ -125,9 +124,9 @@ ENCODER_ROWS = {
     "share": partial(longbert, **BEFORE | {"fine_tuning_share": "auto"}),
     "layers": partial(longbert, **BEFORE | SPREAD),
     "baseline": partial(longbert, **BEFORE | {"baseline": "words"}),
-    "all": partial(longbert, **ALL),
-    "all-frozen": partial(longbert, **ALL, freeze_encoder=True),
-    "all-truncated": partial(longbert, **ALL, max_chunks=1),
+    "all": longbert,
+    "all-frozen": partial(longbert, freeze_encoder=True),
+    "all-truncated": partial(longbert, max_chunks=1),
     "belt": Belt,
 }
 ROWS = TFIDF_ROWS | ENCODER_ROWS
@@ -135,18 +134,21 @@ ONE_SEED_ROWS = {"belt"}  # it takes many times as long as the others
 
 # "all" with something else; run where --rows names them
 VARIATIONS = {
-    "all-max": partial(longbert, **ALL, pooling="max"),
-    "all-logsumexp": partial(longbert, **ALL, pooling="logsumexp"),
-    "all-attention": partial(longbert, **ALL, pooling="attention"),
-    "all-random-head": partial(longbert, **ALL, head_init="random"),
-    "all-one-epoch": partial(longbert, **ALL, max_epochs=1, learning_rate=1e-4),
+    "all-max": partial(longbert, pooling="max"),
+    "all-logsumexp": partial(longbert, pooling="logsumexp"),
+    "all-attention": partial(longbert, pooling="attention"),
+    "all-random-head": partial(longbert, head_init="random"),
+    "all-one-epoch": partial(longbert, max_epochs=1, learning_rate=1e-4),
 } | {
-    f"all-{name}={value}": partial(longbert, **ALL | {name: value})
+    f"all-{name}={value}": partial(longbert, **{name: value})
     for name, values in {
         "learning_rate": (2e-5, 1e-4),
         "max_epochs": (1, 6),
         "token_pooling": ("cls", "mean"),
         "chunk_size": (128, 256),
+        "fine_tuning_share": (0.25, 1.0),
+        "baseline": (None,),
+        "layers": ("last",),
     }.items()
     for value in values
 }
