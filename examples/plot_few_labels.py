@@ -9,8 +9,8 @@ or does TF-IDF do as well? A learning curve tells, on BBC news in five topics.
 # %%
 # Three contenders
 # ----------------
-# TF-IDF with logistic regression; the frozen encoder with a linear head, which reads each chunk
-# once; and the encoder trained end to end, which starts at that linear head.
+# TF-IDF with logistic regression; a linear model of words with a linear head of the frozen encoder,
+# which reads each chunk once; and the encoder trained end to end, which starts there.
 
 import sys
 import time

