@@ -14,9 +14,9 @@ where one sentence somewhere decides, then where the whole text speaks of its cl
 # first 512 words, is of the kitchen or of astronomy, and that is the label: one of four sentences
 # for each, the same in the training texts and in others, so that only finding it is hard. Under
 # mean pooling, that sentence is one voice among many; under max pooling the passage that speaks
-# loudest for a class decides. Short chunks let it speak alone. ``baseline=None`` leaves out the model
-# of words, which reads whole texts and would know the eight sentences by heart. The encoder stays
-# frozen here, so that this takes a minute and not ten: each chunk is read once.
+# loudest for a class decides. Short chunks let it speak alone. ``baseline=None`` leaves out the
+# model of words, which reads whole texts and would know the eight sentences by heart. The encoder
+# stays frozen here, so that this takes a minute and not ten: each chunk is read once.
 
 import sys
 from pathlib import Path
