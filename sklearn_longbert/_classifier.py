@@ -250,7 +250,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ValueError
             In the cases of :meth:`fit`; also if `classes` is missing in the first call or
             differs from it later, if `early_stopping` is set, if `class_weight` is "balanced", or
-            if the first call has a `baseline` and texts of one class only.
+            if the first call has texts of one class only and an estimator as `baseline`.
         """
         data = self._check_fit(X, y, sample_weight)
         if self.class_weight == "balanced":

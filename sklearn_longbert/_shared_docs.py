@@ -80,8 +80,8 @@ PARAMETERS = {
         does not help has no effect. It reads the whole text, whatever `max_chunks` says.
         `predict` needs the texts, which documents of TextChunker keep. `partial_fit` and
         `warm_start` keep the baseline of the first fit: later calls of `partial_fit` need other
-        texts, of which the baseline has seen no labels. The first call needs texts of at least two
-        classes.""",
+        texts, of which the baseline has seen no labels. For an estimator, the first call needs
+        texts of at least two classes.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',

@@ -31,7 +31,6 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
-from tiny import ENCODER_ALONE
 from transformers.utils import logging as transformers_logging
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
@@ -358,23 +357,21 @@ def wait_for_threads(before: dict[str, Any]) -> None:
 def calls(tiny_bert: str, folder: Path, verbose: int) -> dict[str, Callable[[], Any]]:
     """Everything that a user may call, and calls that fail."""
     settings = {**SETTINGS, "verbose": verbose}
-    classifier = LongBertClassifier(tiny_bert, **ENCODER_ALONE, **settings)
+    classifier = LongBertClassifier(tiny_bert, **settings)
     fitted = copy.deepcopy(classifier).fit(TEXTS, LABELS)
     vectorizer = LongBertVectorizer(tiny_bert, chunk_size=16, device="cpu").fit()
     folder = folder / "saved"
     return {
         "fit": lambda: classifier.fit(TEXTS, LABELS),
         "fit frozen": lambda: LongBertClassifier(
-            tiny_bert, **ENCODER_ALONE, **settings, freeze_encoder=True, pooling="max"
+            tiny_bert, **settings, freeze_encoder=True, pooling="max"
         ).fit(TEXTS, LABELS),
         "fit in bfloat16": lambda: LongBertClassifier(
             tiny_bert, **{**settings, "precision": "bfloat16"}
         ).fit(TEXTS, LABELS),
-        "fit a regressor": lambda: LongBertRegressor(tiny_bert, **ENCODER_ALONE, **settings).fit(
-            TEXTS, range(12)
-        ),
+        "fit a regressor": lambda: LongBertRegressor(tiny_bert, **settings).fit(TEXTS, range(12)),
         "fit and stop early": lambda: LongBertClassifier(
-            tiny_bert, **ENCODER_ALONE, **settings, early_stopping=True, validation_fraction=0.25
+            tiny_bert, **settings, early_stopping=True, validation_fraction=0.25
         ).fit(TEXTS, LABELS),
         "partial_fit": lambda: fitted.partial_fit(TEXTS, LABELS),
         "predict": lambda: fitted.predict_proba(TEXTS),
@@ -387,10 +384,10 @@ def calls(tiny_bert: str, folder: Path, verbose: int) -> dict[str, Callable[[], 
         "wrong texts": lambda: classifier.fit([None, "x"], [0, 1]),
         "wrong encoder": lambda: LongBertClassifier(str(folder.parent)).fit(TEXTS, LABELS),
         "diverged": lambda: LongBertClassifier(
-            tiny_bert, **ENCODER_ALONE, **settings, learning_rate=1e30, max_grad_norm=None
+            tiny_bert, **settings, learning_rate=1e30, max_grad_norm=None
         ).fit(TEXTS, LABELS),
         "failed callback": lambda: LongBertClassifier(
-            tiny_bert, **ENCODER_ALONE, **settings, callbacks=[Boom()]
+            tiny_bert, **settings, callbacks=[Boom()]
         ).fit(TEXTS, LABELS),
         "damaged folder": lambda: LongBertRegressor.from_pretrained(folder),
     }

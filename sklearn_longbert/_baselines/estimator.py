@@ -42,6 +42,7 @@ class EstimatorBaseline:
 
     names = ("baseline",)
     weighs_classes = False
+    takes_one_class = False
 
     def __init__(
         self,

@@ -59,6 +59,7 @@ class WordsBaseline:
 
     names = tuple(ANALYZERS)
     weighs_classes = True  # by the weights that it gets
+    takes_one_class = True  # whose logits are then constant, as those of the linear probe are
 
     def __init__(self, models: dict[str, LinearNgrams] | None = None) -> None:
         self.models = {} if models is None else models

@@ -135,7 +135,7 @@ def _is_watched(encoder: PreTrainedModel) -> bool:
     if configuration not in IS_WATCHED:
         n_layers = encoder.config.num_hidden_layers
         watch = _Watch(lambda hidden_states: hidden_states, range(n_layers))
-        chunk = torch.zeros((1, 2), dtype=torch.int64, device=next(encoder.parameters()).device)
+        chunk = torch.zeros((1, 8), dtype=torch.int64, device=next(encoder.parameters()).device)
         was_training = encoder.training
         encoder.eval()
         token = _watch.set(watch)

@@ -66,11 +66,11 @@ def out_of_fold(
     Raises
     ------
     ValueError
-        If all texts are of one class.
+        If all texts are of one class, and the baseline is an estimator.
     """
     if baseline is None:
         return []
-    strata = targets.strata(data.y)
+    strata = None if baseline.takes_one_class else targets.strata(data.y)
     if strata is not None and (strata == strata[0]).all():
         raise ValueError(
             f"All texts are of the class {targets.originals(data.y).tolist()[0]!r}, and the "

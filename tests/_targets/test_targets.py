@@ -255,6 +255,8 @@ def test_class_weight_finds_a_rare_class() -> None:
         texts[index] += " football" * 2
     fit = partial(
         LongBertClassifier,
+        layers="last",
+        baseline=None,
         chunk_size=32,
         head_init="random",
         max_epochs=2,

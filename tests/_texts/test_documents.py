@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._texts.documents import chunk_report
@@ -59,9 +58,7 @@ def test_tokens_are_counted_once(
 
 def test_of_a_fit_and_on_request(tiny_bert: str) -> None:
     texts, labels = ["fox " * 40, "dog", "bad " * 30, "news"], [0, 1, 0, 1]
-    estimator = LongBertClassifier(
-        tiny_bert, **ENCODER_ALONE, chunk_size=16, max_chunks=2, **SETTINGS
-    )
+    estimator = LongBertClassifier(tiny_bert, chunk_size=16, max_chunks=2, **SETTINGS)
     estimator.fit(texts, labels)
     assert estimator.chunk_report_ == estimator.chunk_report(texts)
     assert estimator.chunk_report_["n_skipped_tokens"] == 14
@@ -80,7 +77,6 @@ def test_one_warning_where_texts_are_cut_and_somebody_looks(
     texts, labels = ["fox " * 40, "dog", "bad " * 30, "news"], [0, 1, 0, 1]
     estimator = LongBertClassifier(
         tiny_bert,
-        **ENCODER_ALONE,
         chunk_size=16,
         max_chunks=max_chunks,
         verbose=verbose,
