@@ -94,6 +94,9 @@ classifier = LongBertClassifier(
     chunk_size=512,  # 510 and the two special tokens
     chunk_overlap=0,  # chunk_size - 2 - stride
     pooling="mean",
+    layers="last",  # and no model of words beside the encoder, as in belt-nlp
+    baseline=None,
+    fine_tuning_share=1.0,
     batch_size=8,
     learning_rate=5e-5,
     max_epochs=1,
@@ -120,7 +123,7 @@ stride                              chunk_overlap = chunk_size - 2 - stride
 minimal_chunk_length                (no text and no token is dropped)
 pooling_strategy                    pooling
 maximal_text_length                 max_chunks
-BertClassifierTruncated             max_chunks=1
+BertClassifierTruncated             max_chunks=1, baseline=None
 epochs                              max_epochs
 pretrained_model_name_or_path       model_name
 accumulation_steps                  batch_size, which counts texts, whatever their length

@@ -30,8 +30,9 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
 
     A text is cut into chunks that the encoder can encode at once. Each chunk gets logits, and
     these are pooled into the logits of the text. Training computes one cross-entropy per text from
-    its pooled logits, and back-propagates through all its chunks [1]_. Nothing is truncated
-    unless `max_chunks` is given. If `y` is an indicator matrix of zeros and ones, with one
+    its pooled logits, and back-propagates through all its chunks [1]_. A linear model of words says
+    what it can before, and the encoder learns the rest. Nothing is truncated unless `max_chunks`
+    is given. If `y` is an indicator matrix of zeros and ones, with one
     column per label, texts may have several labels or none. The loss is then the mean of the
     labels' binary cross-entropies.
 
@@ -330,7 +331,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         return self._targets.log_probabilities(logits)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return the pooled logits of each text.
+        """Return the pooled logits of each text, to which those of the baseline are added.
 
         Parameters
         ----------

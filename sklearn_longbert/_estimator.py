@@ -263,7 +263,7 @@ class LongBertEstimator(BaseLongBert):
             as `device`. Those that shape the chunks and the network must keep their values.
             `revision` and `local_files_only` say how the Hub is asked for the folder. For a
             checkpoint, `token_pooling` is "cls" and `layers` is "last", because these heads take
-            the last layer's first token, and `baseline` is None.
+            the last layer's first token. `baseline` is None, because nobody has fitted one.
 
         Returns
         -------
@@ -334,7 +334,11 @@ class LongBertEstimator(BaseLongBert):
             )
         check_known_head(config, folder)
         targets, order = targets_of_checkpoint(config, _kind_of(type(self)))
-        check_same(self.baseline, None, targets)  # nobody has fitted one
+        if self.baseline is not None:
+            raise ValueError(
+                "A checkpoint has no baseline: leave baseline=None, or pass the checkpoint as "
+                "model_name to an estimator and fit it."
+            )
         random_state = check_random_state(self.random_state)
         chunker = self._chunker_for([""]).fit()
         net = self._make_net(chunker, targets, random_state, warmup_fraction=None)

@@ -250,6 +250,8 @@ def _fit_squares(embeddings: Embeddings, y: NDArray, weights: Floats, penalty: P
             embeddings, y, weights, penalty, n_outputs, squared_losses, squared_slopes
         )
     center, mean = weights @ embeddings.rows, weights @ y
+    if not len(center):  # of texts without n-grams, which ridge_regression refuses
+        return np.zeros((y.shape[1], 0)), mean
     coefficients = ridge_regression(
         embeddings.rows - center, y - mean, penalty, sample_weight=weights
     )

@@ -22,6 +22,7 @@ def fit_scales(
     weights: NDArray,
     kind: LinearKind,
     least: float | Sequence[float] = 0.0,
+    prior: float = 0.0,
 ) -> NDArray[np.float64]:
     """Return the scales at which the weighted loss of the sum of the scaled parts is least.
 
@@ -35,6 +36,8 @@ def fit_scales(
     kind : LinearKind
     least : float or sequence of float, default=0
         The least scale, of all parts or of each.
+    prior : float, default=0
+        Half of it multiplies the squared distance of the scales from those of the parts' average.
 
     Returns
     -------
@@ -57,7 +60,9 @@ def fit_scales(
         ridge = RIDGE * of_outputs * outputs
         losses = of_outputs * kind.losses(outputs, tested).reshape(len(tested), -1)
         slopes = of_outputs * kind.slopes(outputs, tested) + ridge
-        return float(losses.sum() + (ridge * outputs).sum() / 2), (logits * slopes).sum(axis=(1, 2))
+        pulls = prior * (scales - 1 / len(scales))
+        penalty = (ridge * outputs).sum() / 2 + pulls @ (scales - 1 / len(scales)) / 2
+        return float(losses.sum() + penalty), (logits * slopes).sum(axis=(1, 2)) + pulls
 
     bounds = np.broadcast_to(least, len(logits))
     scales: Floats = minimize(
@@ -72,7 +77,7 @@ def fit_scales(
     if len(chosen) < len(scales):  # bit for bit as if the others were not there
         scales = np.zeros(len(scales))
         rest = [parts[index] for index in chosen.tolist()]
-        scales[chosen] = fit_scales(rest, y, weights, kind, bounds[chosen].tolist())
+        scales[chosen] = fit_scales(rest, y, weights, kind, bounds[chosen].tolist(), prior)
     return scales
 
 

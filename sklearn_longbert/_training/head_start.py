@@ -29,6 +29,7 @@ from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
 LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
+PRIOR_GROUPS = 3  # as strong as the evidence of so many groups is the prior of equal scales
 MOST_SCALED = 16  # texts whose embeddings tell the sizes of their parts
 
 
@@ -44,11 +45,14 @@ class Start:
         The loss at which models are scaled.
     groups : ndarray of shape (n_documents,) or None
         Documents of one group are on one side of every inner split.
+    n_groups : int
+        The number of groups, or of distinct documents if there are none.
     """
 
     probe: Probe | None
     kind: LinearKind
     groups: NDArray[Any] | None
+    n_groups: int
 
 
 def start_network(
@@ -61,7 +65,9 @@ def start_network(
     """Start the head at a linear model, scale weights drawn, and scale a baseline.
 
     The linear model and the models of the baseline are scaled so that the loss of the sum of their
-    out-of-fold logits is least.
+    out-of-fold logits is least. What few groups tell of that is mostly chance: they hardly move
+    scales from those of the average. With nine books to learn from, the loss alone would trust the
+    model of one part and none of the others.
 
     Parameters
     ----------
@@ -82,16 +88,17 @@ def start_network(
     attention = network.attention
     drawn = [] if attention is None else [attention.value, attention.gate]
     y, weights = dataset.targets.numpy(), dataset.weights.numpy()
+    prior = PRIOR_GROUPS / start.n_groups
     with np.errstate(under="ignore"):  # exponentials of unlikely logits
         if start.probe is None:
             drawn.append(network.head)
-            scales = fit_scales(dataset.parts, y, weights, start.kind)
+            scales = fit_scales(dataset.parts, y, weights, start.kind, prior=prior)
         else:
             embeddings = _embeddings_of(network, dataset, passes, cache)
             fitted = start.probe(embeddings, y, weights, groups=start.groups)
             models = [fitted.out_of_fold, *dataset.parts]
             least = [LEAST_SCALE, *(0.0 for _ in dataset.parts)]
-            scales = fit_scales(models, y, weights, start.kind, least)
+            scales = fit_scales(models, y, weights, start.kind, least, prior)
             with torch.no_grad():
                 network.head.weight.copy_(torch.from_numpy(scales[0] * fitted.coefficients))
                 network.head.bias.copy_(torch.from_numpy(scales[0] * fitted.intercepts))

@@ -91,9 +91,12 @@ def parts_of(baseline: Baseline | None, inputs: Inputs) -> list[NDArray[np.float
 
 def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
     """Return how a training of these texts starts."""
-    groups = data.groups
+    keys, groups = keys_of(data.inputs), data.groups
     if groups is not None:
-        groups = join_groups(keys_of(data.inputs), groups)
+        groups = join_groups(keys, groups)
     return Start(
-        targets.probe if head_init == "linear_probe" else None, targets.linear_kind, groups
+        targets.probe if head_init == "linear_probe" else None,
+        targets.linear_kind,
+        groups,
+        len(set(keys if groups is None else groups.tolist())),
     )

@@ -26,6 +26,7 @@ from sklearn_longbert._targets.linear_probe import (
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
+from sklearn_longbert._training.head_start import PRIOR_GROUPS
 
 STILL = 1e-30  # a learning rate that no float32 weight can feel
 
@@ -334,7 +335,8 @@ def test_the_pooled_head_is_the_linear_model_of_mean_embeddings(
     assert model.n_chunks_.min() > 1
     indices = np.searchsorted(model.classes_, y)
     linear = classification_probe(whole(embeddings), indices, np.ones(24), len(model.classes_))
-    scale = fit_scales([linear.out_of_fold], indices, np.ones(24), linear.kind)
+    prior = PRIOR_GROUPS / 24
+    scale = fit_scales([linear.out_of_fold], indices, np.ones(24), linear.kind, prior=prior)
     np.testing.assert_allclose(
         model.decision_function(X), scale * logits_of(linear, embeddings), rtol=1e-3, atol=1e-3
     )

@@ -25,6 +25,7 @@ from sklearn_longbert._targets import linear_models as models
 from sklearn_longbert._targets import linear_probe as probes
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
+from sklearn_longbert._training.head_start import PRIOR_GROUPS
 
 POOLED = ["max", "logsumexp"]
 
@@ -190,7 +191,8 @@ def test_is_where_the_head_starts(
     documents = Embeddings(embeddings, np.array(batch.chunk_counts), POOLINGS[pooling])
     y = np.searchsorted(model.classes_, labels)
     linear = probes.classification_probe(documents, y, np.ones(24), len(model.classes_))
-    scale = float(fit_scales([linear.out_of_fold], y, np.ones(24), linear.kind)[0])
+    prior = PRIOR_GROUPS / 24
+    scale = float(fit_scales([linear.out_of_fold], y, np.ones(24), linear.kind, prior=prior)[0])
     scaled = (scale * linear.coefficients, scale * linear.intercepts)
     np.testing.assert_allclose(
         softmax(model.decision_function(X), axis=1),

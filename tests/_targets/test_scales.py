@@ -45,6 +45,20 @@ def test_squares_are_ordinary_least_squares() -> None:
     np.testing.assert_allclose(scales, expected.coef_, rtol=5e-3)
 
 
+def test_a_prior_draws_squares_to_the_average() -> None:
+    """The normal equations have the prior on their diagonal."""
+    y = RNG.normal(size=(90, 2))
+    parts = [y + RNG.normal(size=(90, 2)), y + 2 * RNG.normal(size=(90, 2))]
+    flat = np.column_stack([part.ravel() for part in parts])
+    for prior in (0.1, 3.0, 1e6):
+        expected = np.linalg.solve(
+            2 * flat.T @ flat / 180 + prior * np.eye(2), 2 * flat.T @ y.ravel() / 180 + prior / 2
+        )
+        scales = fit_scales(parts, y, ONES, square_models(2), prior=prior)
+        np.testing.assert_allclose(scales, expected, rtol=5e-3)
+    assert scales == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
 def test_a_useless_part_has_scale_zero() -> None:
     kind = softmax_model(3)
     assert (
@@ -52,6 +66,7 @@ def test_a_useless_part_has_scale_zero() -> None:
         == 0
     )
     assert fit_scales([-GOOD], Y, ONES, kind).tolist() == [0.0]
+    assert fit_scales([GOOD, -GOOD], Y, ONES, kind, prior=0.1)[1] == 0
     assert fit_scales([-GOOD], Y, ONES, kind, 0.1).tolist() == [0.1]
     assert fit_scales([GOOD, -GOOD], Y, ONES, kind, [0.0, 0.2])[1] == pytest.approx(0.2)
 
