@@ -78,10 +78,10 @@ PARAMETERS = {
         added. It and the linear probe are scaled, each model by a factor that is not negative, so
         that the loss of the sum on texts that they were not fitted on is least. Few texts, or few
         groups of them, hardly move the factors from equal ones. It reads the whole text, whatever
-        `max_chunks` says. `predict` needs the texts, which documents of TextChunker keep. `partial_fit` and
-        `warm_start` keep the baseline of the first fit: later calls of `partial_fit` need other
-        texts, of which the baseline has seen no labels. For an estimator, the first call needs
-        texts of at least two classes.""",
+        `max_chunks` says. `predict` needs the texts, which documents of TextChunker keep.
+        `partial_fit` and `warm_start` keep the baseline of the first fit: later calls of
+        `partial_fit` need other texts, of which the baseline has seen no labels. For an estimator,
+        the first call needs texts of at least two classes.""",
     ),
     "head_init": (
         '{"linear_probe", "random"}',
