@@ -30,7 +30,9 @@ def cost():
     X_train, X, y_train, _ = train_test_split(
         texts, topics, train_size=100, test_size=200, stratify=topics, random_state=0
     )
-    classifier = LongBertClassifier(chunk_size=128, max_epochs=2, random_state=0)
+    classifier = LongBertClassifier(
+        layers="last", baseline=None, chunk_size=128, max_epochs=2, random_state=0
+    )
     classifier.fit(X_train, y_train)
     seconds = {"predict_proba": [], "explain": []}
     for _ in tqdm(range(5), desc="cost"):
@@ -47,7 +49,9 @@ def needle():
     X_test, y_test = make_needles(100, 1540, 1000)
     names = np.array(sorted(NEEDLES))
     for kind, targets in (("one label", y), ("columns", (y[:, None] == names).astype(int))):
-        classifier = LongBertClassifier(chunk_size=64, pooling="max", random_state=0)
+        classifier = LongBertClassifier(
+            layers="last", baseline=None, chunk_size=64, pooling="max", random_state=0
+        )
         explanations = classifier.fit(X, targets).explain(X_test)
         found = {name: [] for name in names}
         for one, label in zip(explanations, y_test, strict=True):

@@ -66,7 +66,9 @@ def search_frozen(texts, labels, device):
         "longbertclassifier__learning_rate": [1e-4, 1e-3, 1e-2],
         "longbertclassifier__pooling": ["mean", "attention"],
     }
-    classifier = LongBertClassifier(freeze_encoder=True, device=device, random_state=0)
+    classifier = LongBertClassifier(
+        layers="last", baseline=None, freeze_encoder=True, device=device, random_state=0
+    )
     classifier.fit(["a b c", "d e f"], [0, 1])  # what a process loads once
     most_bytes, scores = remembered.MOST_BYTES, {}
     for what, limit in (("remembered", most_bytes), ("not remembered", 0)):
@@ -113,7 +115,9 @@ def main():
 
     LongBertClassifier.fit = fit_and_weigh
     search = GridSearchCV(
-        LongBertClassifier(max_epochs=1, device=options.device, random_state=0),
+        LongBertClassifier(
+            layers="last", baseline=None, max_epochs=1, device=options.device, random_state=0
+        ),
         {"learning_rate": np.geomspace(2e-5, 2e-4, options.candidates).tolist()},
         cv=2,
         refit=False,

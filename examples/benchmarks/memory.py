@@ -59,7 +59,9 @@ def text_of(n_tokens):
 def fit_longbert(texts, labels, **parameters):
     from sklearn_longbert import LongBertClassifier
 
-    model = LongBertClassifier(max_epochs=1, random_state=0, **parameters)
+    model = LongBertClassifier(
+        layers="last", baseline=None, max_epochs=1, random_state=0, **parameters
+    )
     return model.fit(texts, labels).history_[0]["seconds"]
 
 

@@ -62,7 +62,9 @@ def measure(load, folder, n_loads, n_processes):
 def main():
     texts, labels = load_bbc_news()
     rows = [row for name in np.unique(labels) for row in np.flatnonzero(labels == name)[:4]]
-    model = LongBertClassifier(max_chunks=1, max_epochs=1, random_state=0)
+    model = LongBertClassifier(
+        layers="last", baseline=None, max_chunks=1, max_epochs=1, random_state=0
+    )
     model.fit(texts[rows], labels[rows])
     n_weights = sum(weight.nbytes for weight in model.net_.module_.state_dict().values())
     with tempfile.TemporaryDirectory() as name:

@@ -37,7 +37,9 @@ def main():
         texts, labels, train_size=200, test_size=options.texts, stratify=labels, random_state=0
     )
     for fitted_in in ("float32", "bfloat16"):
-        model = LongBertClassifier(precision=fitted_in, random_state=0).fit(X, y)
+        model = LongBertClassifier(
+            layers="last", baseline=None, precision=fitted_in, random_state=0
+        ).fit(X, y)
         found = {}
         with tempfile.TemporaryDirectory() as folder:
             for precision in ("float32", "bfloat16"):

@@ -67,6 +67,8 @@ def make_longbert(folder, n_classes, device, precision):
 
     return LongBertClassifier(
         folder,
+        layers="last",
+        baseline=None,
         max_epochs=1,
         batch_size=BATCH_SIZE,
         learning_rate=LEARNING_RATE,
