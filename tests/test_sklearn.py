@@ -171,13 +171,13 @@ def test_grid_search_over_the_parameters(news: News) -> None:
 
 
 def test_two_jobs_give_the_same_results_as_one(tiny: partial, news: News) -> None:
-    grid = {"chunk_size": [8, 16], "pooling": ["mean", "max"]}
+    grid = {"chunk_size": [8, 16]}
     results = [
         GridSearchCV(tiny(), grid, cv=2, scoring="neg_log_loss", n_jobs=n_jobs).fit(*news)
         for n_jobs in (1, 2)
     ]
     one, two = (search.cv_results_["mean_test_score"] for search in results)
-    assert len(set(one)) == 4
+    assert len(set(one)) == 2
     np.testing.assert_allclose(one, two, rtol=1e-6)
     assert results[0].best_params_ == results[1].best_params_
     assert same_weights(results[0].best_estimator_, results[1].best_estimator_)
