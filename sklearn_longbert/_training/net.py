@@ -38,7 +38,6 @@ from sklearn_longbert._encoding.passes import (
 )
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._targets.scales import scaled_sum
-from sklearn_longbert._texts.reader import keys_of
 from sklearn_longbert._training.averaging import WeightAverage
 from sklearn_longbert._training.callbacks import (
     KeptEpoch,
@@ -194,10 +193,9 @@ class LongBertNet(ScoredNet):
             )
             self._set_training(False)  # until the first step, as callbacks expect it
             if is_new and self.first_start is not None and self.first_start.probe is not None:
-                self.average.begin(self.module_)
+                self.average.begin(self.module_, self.first_start.n_groups)
             self._run(dataset, n_epochs)
-            n_distinct = len(set(keys_of(dataset.documents)))
-            self.average.end(self.module_, n_distinct, self.validation_loss)
+            self.average.end(self.module_, self.validation_loss)
 
     def _run(self, dataset: DocumentDataset, n_epochs: int) -> None:
         """Run the epochs, and what callbacks do before and after them."""

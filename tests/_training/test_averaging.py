@@ -26,12 +26,19 @@ TEXTS = [" ".join([*RNG.choice(FILLERS, 20), label]) for label in LABELS]
 
 @pytest.fixture
 def fitted(tiny_bert: str) -> Any:
-    def fit(cls: type = LongBertClassifier, y: Any = LABELS, *args: Any, **changes: Any) -> Any:
+    def fit(
+        cls: type = LongBertClassifier,
+        y: Any = LABELS,
+        *args: Any,
+        texts: Any = TEXTS,
+        groups: Any = None,
+        **changes: Any,
+    ) -> Any:
         given = {"max_epochs": 2, "learning_rate": 1e-2, "dropout": 0.0, "random_state": 0}
         estimator = cls(
             tiny_bert, chunk_size=16, precision="float32", **{**ENCODER_ALONE, **given, **changes}
         )
-        return estimator.fit(TEXTS, y, *args)
+        return estimator.fit(texts, y, *args, groups=groups)
 
     return fit
 
@@ -78,6 +85,15 @@ def test_copies_count_once(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> N
         TEXTS * 2, LABELS * 2
     )
     assert seen == [len(set(TEXTS))]
+
+
+def test_texts_of_a_group_count_once(fitted: Any) -> None:
+    """More groups than 25 would be trusted with more than a third."""
+    texts = [f"{text} {number}" for number in range(4) for text in TEXTS]
+    assert fitted(texts=texts, y=LABELS * 4).fine_tuning_share_ == pytest.approx(60 / 110)
+    groups = np.arange(60) % 6
+    of_groups = fitted(texts=texts, y=LABELS * 4, groups=groups)
+    assert of_groups.fine_tuning_share_ == pytest.approx(1 / 3)
 
 
 def test_a_failed_fit_keeps_no_weights(fitted: Any) -> None:
