@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.pooled_linear import Floats
 
+DIGITS = 6  # significant ones of a scale
 RIDGE = 1e-3  # of the mean square of the scaled sum: keeps scales finite where it makes no error
 
 
@@ -78,7 +79,8 @@ def fit_scales(
         scales = np.zeros(len(scales))
         rest = [parts[index] for index in chosen.tolist()]
         scales[chosen] = fit_scales(rest, y, weights, kind, bounds[chosen].tolist(), prior)
-    return scales
+    # the digits that the optimizer leaves open depend on the order of the rows
+    return np.array([float(f"{scale:.{DIGITS}g}") for scale in scales])
 
 
 def scaled_sum(
