@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer, TextChunker
 
@@ -36,7 +37,9 @@ TRUSTED = [
 
 @pytest.fixture
 def classifier(tiny_bert: str) -> LongBertClassifier:
-    return LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    return LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,9 @@ def minilm() -> LongBertClassifier:
     cooking = ["The cook fries the fish and boils the rice. ", "She bakes bread in her oven. "]
     sky = ["The telescope shows a comet. ", "The moon and the planets move around a star. "]
     texts, labels = [*cooking, *sky] * 3, ["cooking", "cooking", "astronomy", "astronomy"] * 3
-    return LongBertClassifier(freeze_encoder=True, random_state=0).fit(texts, labels)
+    return LongBertClassifier(**ENCODER_ALONE, freeze_encoder=True, random_state=0).fit(
+        texts, labels
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,9 @@ def test_samplers_of_imbalanced_learn(name: str, tiny_bert: str) -> None:
     sampling = import_module(f"imblearn.{module}")
     pipeline = import_module("imblearn.pipeline")
     column = np.array(TEXTS, dtype=object)[:, None]
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
     model = pipeline.make_pipeline(getattr(sampling, sampler)(random_state=0), estimator)
     model.fit(column[:9], LABELS[:9])
     np.testing.assert_array_equal(model.predict(column), LABELS)
@@ -84,7 +91,9 @@ def test_autologging_of_mlflow(
     mlflow = import_module("mlflow")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
     mlflow.sklearn.autolog(log_models=False, silent=True)
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
     try:
         with mlflow.start_run() as run:
             model = make_pipeline(estimator).fit(TEXTS, LABELS)
@@ -128,7 +137,9 @@ def test_saved_models_of_mlflow(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     mlflow = import_module("mlflow.sklearn")
-    regressor = LongBertRegressor(tiny_bert, chunk_size=32, max_epochs=1, random_state=0)
+    regressor = LongBertRegressor(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=1, random_state=0
+    )
     models = {
         "regressor": regressor.fit(TEXTS, np.arange(12.0)),
         "embeddings": make_pipeline(LongBertVectorizer(tiny_bert), LogisticRegression()).fit(
@@ -359,7 +370,9 @@ def test_a_pruner_of_optuna_ends_a_bad_trial(tiny_bert: str) -> None:
 
     def objective(trial: Any) -> float:
         rate = trial.suggest_float("learning_rate", 1e-8, 1e-1)
-        estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=4, head_init="random")
+        estimator = LongBertClassifier(
+            tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=4, head_init="random"
+        )
         callback = skorchs.SkorchPruningCallback(trial, "valid_score")
         estimator.set_params(learning_rate=rate, callbacks=[callback], random_state=0)
         validation = {"X_val": TEXTS, "y_val": LABELS}
@@ -379,14 +392,16 @@ def test_a_pruner_of_optuna_ends_a_bad_trial(tiny_bert: str) -> None:
     assert 1 <= len(bad.intermediate_values) < 4
     unknown = skorchs.SkorchPruningCallback(good, "valid_acc")
     with pytest.raises(ValueError, match=r"SkorchPruningCallback, monitors 'valid_acc'"):
-        LongBertClassifier(tiny_bert, callbacks=[unknown]).fit(TEXTS, LABELS)
+        LongBertClassifier(tiny_bert, **ENCODER_ALONE, callbacks=[unknown]).fit(TEXTS, LABELS)
 
 
 @pytest.mark.filterwarnings("ignore")  # tensorboard's dependencies warn of each other
 def test_a_board_that_a_search_writes_to(tiny_bert: str, tmp_path: Path) -> None:
     summary, skorchs = import_module("torch.utils.tensorboard"), import_module("skorch.callbacks")
     reading = import_module("tensorboard.backend.event_processing.event_accumulator")
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=2, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=2, random_state=0
+    )
     with summary.SummaryWriter(tmp_path) as writer:
         estimator.set_params(callbacks=[skorchs.TensorBoard(writer)])
         search = GridSearchCV(estimator, {"learning_rate": [1e-3]}, cv=2).fit(TEXTS, LABELS)
@@ -404,7 +419,9 @@ def test_the_logger_of_skorch_for_mlflow(
     monkeypatch.chdir(tmp_path)
     mlflow, skorchs = import_module("mlflow"), import_module("skorch.callbacks")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
-    estimator = LongBertClassifier(tiny_bert, chunk_size=32, max_epochs=2, random_state=0)
+    estimator = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, chunk_size=32, max_epochs=2, random_state=0
+    )
     with mlflow.start_run() as run:
         logger = skorchs.MlflowLogger(terminate_after_train=False)
         estimator.set_params(callbacks=[logger]).fit(TEXTS, LABELS, X_val=TEXTS, y_val=LABELS)
