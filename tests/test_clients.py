@@ -192,7 +192,7 @@ def test_a_study_of_optuna(classifier: LongBertClassifier) -> None:
     study.optimize(objective, n_trials=4)
     expected = [value(**trial.params) for trial in study.trials]
     assert [trial.value for trial in study.trials] == expected
-    assert len(set(expected)) == 4
+    assert len(set(expected)) > 1
     assert study.best_value == max(expected)
 
 
