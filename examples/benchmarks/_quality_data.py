@@ -76,6 +76,24 @@ def part_of_newsgroups(n_train, n_test, name, seed):
     return Split(name, seed, *parts)
 
 
+def rare(n_train, n_test, name, seed):
+    """Return a part of newsgroups whose seven classes have from 2 in 5 texts to 1 in 25."""
+    whole, random = newsgroups(name, seed), np.random.default_rng(seed)
+    classes = random.choice(np.unique(whole.y), 7, replace=False)
+    shares = np.array([0.4, 0.2, 0.12, 0.1, 0.08, 0.06, 0.04])
+    parts = []
+    for texts, labels, size in ((whole.X, whole.y, n_train), (whole.X_test, whole.y_test, n_test)):
+        kept = np.concatenate(
+            [
+                random.choice(np.flatnonzero(labels == label), round(share * size), replace=False)
+                for label, share in zip(classes, shares, strict=True)
+            ]
+        )
+        kept = random.permutation(kept)
+        parts += [texts[kept], labels[kept]]
+    return Split(name, seed, *parts)
+
+
 def needle(n_words, name, seed):
     """Return texts whose deciding sentences are others in training than in test texts."""
     X, y = make_needles(200, n_words, seed, sentences=range(6))
@@ -93,6 +111,7 @@ MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, 500) for n in (25, 50, 10
     "news-300": partial(drawn, load_news_outlets, 300, 450),
     "news-600": partial(drawn, load_news_outlets, 600, 450),
     "newsgroups-1000": partial(part_of_newsgroups, 1000, 1500),
+    "newsgroups-rare": partial(rare, 200, 400),
     "newsgroups": newsgroups,
     "needle-2k": partial(needle, 1540),
     "needle-8k": partial(needle, 6150),

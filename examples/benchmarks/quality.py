@@ -29,7 +29,8 @@ Data. A seed is a split. bbc-N: N training texts of BBC news and 500 test texts.
 conventions, books: speeches by party and excerpts of books by age, with a third of the speakers
 and books held out; fits get the groups. news-N: N training texts of nine news outlets, whose names
 are masked, and 450 test texts. newsgroups: by date, one seed; TF-IDF has C=30 there, and single
-words, or characters of five texts and more. newsgroups-1000: 1000 and 1500 texts of it. needle-2k,
+words, or characters of five texts and more. newsgroups-1000: 1000 and 1500 texts of it.
+newsgroups-rare: 200 and 400 texts of seven of its classes, the rarest of eight texts. needle-2k,
 needle-8k: one sentence in texts of 2000 and 8000 tokens tells the label, 200 to learn from and 200
 to test; the sentences of test texts are in no training text, fits get the sentences as groups, and
 encoders read chunks of 64 tokens.
