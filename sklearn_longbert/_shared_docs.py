@@ -101,9 +101,10 @@ PARAMETERS = {
         "bool",
         """Whether to train only the head, and the attention of `pooling` if any. Each chunk is then
         encoded once per fit, without dropout. Inputs of the head are dropped anew in each epoch.
-        A process remembers the embeddings: the latest 256 MB of them, and at most
-        64 MB of one set of texts. So a grid search over parameters of the head encodes each fold
-        once. Each process of `n_jobs` remembers its own embeddings.""",
+        A process remembers the embeddings: the latest 512 MB of them, and at most
+        256 MB of one set of texts, such as 29,000 chunks of the default encoder. So a grid
+        search over parameters of the head encodes each fold once. Each process of `n_jobs`
+        remembers its own embeddings.""",
     ),
     "fine_tuning_share": (
         'float or "auto"',

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-MOST_BYTES, MOST_SETS = 2**28, 256  # limits of all remembered sets together
+MOST_BYTES, MOST_SETS = 2**29, 256  # limits of all remembered sets together
 FEWEST_CHUNKS = 32  # in a set; encoding fewer takes less time than hashing the weights
 
 _remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the most recently used is last
@@ -49,7 +49,7 @@ def encoder_digest(encoder: PreTrainedModel) -> bytes:
 
 def is_worth_it(n_chunks: int, n_bytes: int) -> bool:
     """Return whether a set of so many chunks and bytes of embeddings is remembered."""
-    return n_chunks >= FEWEST_CHUNKS and n_bytes <= MOST_BYTES // 4
+    return n_chunks >= FEWEST_CHUNKS and n_bytes <= MOST_BYTES // 2
 
 
 def remembered(key: bytes, compute: Callable[[], Tensor]) -> Tensor:

@@ -279,8 +279,8 @@ def warn_of_cut_texts(report: dict[str, Any], max_chunks: int | None) -> None:
         share = report["n_skipped_tokens"] / report["n_tokens"]
         warn(
             f"max_chunks={max_chunks} cuts {report['n_cut_texts']} of {report['n_texts']} training "
-            f"texts and skips {share:.1%} of their tokens: raise it, or set None to read them "
-            f"whole. verbose=0 does not warn.",
+            f"texts, and the encoder skips {share:.1%} of their tokens: raise it, or set None to "
+            f"read them whole. verbose=0 does not warn.",
             UserWarning,
             stacklevel=2,
         )

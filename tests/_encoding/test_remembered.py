@@ -130,7 +130,7 @@ def test_weights_of_any_layout_have_digests() -> None:
     assert remembered_module.encoder_digest(encoder) != plain
 
 
-@pytest.mark.parametrize(("name", "value"), [("FEWEST_CHUNKS", 1000), ("MOST_BYTES", 4000)])
+@pytest.mark.parametrize(("name", "value"), [("FEWEST_CHUNKS", 1000), ("MOST_BYTES", 1000)])
 def test_small_and_large_sets_are_read_anew(
     frozen: partial, name: str, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +149,7 @@ def test_the_size_of_a_set_counts_all_layers(
     n_chunks = frozen().fit(X, Y).n_chunks_.sum()
     monkeypatch.setattr(remembered_module, "_remembered", OrderedDict())
     # room for the last layer's mean of each chunk, as float32, and not for six parts
-    monkeypatch.setattr(remembered_module, "MOST_BYTES", 4 * n_chunks * 16 * 4)
+    monkeypatch.setattr(remembered_module, "MOST_BYTES", 2 * n_chunks * 16 * 4)
     frozen(layers="spread", token_pooling="mean_max").fit(X, Y)
     assert len(remembered_module._remembered) == 0
     frozen().fit(X, Y)
@@ -170,6 +170,6 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered_module, "MOST_SETS", 2)
     remembered(b"f", lambda: torch.zeros(1))
     assert list(memory) == [b"e", b"f"]
-    assert is_worth_it(1, 1000)
-    assert not is_worth_it(1, 1001)
+    assert is_worth_it(1, 2000)
+    assert not is_worth_it(1, 2001)
     assert not is_worth_it(0, 0)
