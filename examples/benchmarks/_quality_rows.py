@@ -81,6 +81,22 @@ class Truncated(LongBertClassifier):
         return [text[:end] for text, end in zip(X, ends, strict=True)]
 
 
+class UpperHalf(LongBertClassifier):
+    """Trains the upper half of the encoder's layers only."""
+
+    def _network_factory(self, *arguments):
+        make = super()._network_factory(*arguments)
+
+        def make_network():
+            network = make()
+            layers = network.encoder.encoder.layer
+            for part in (network.encoder.embeddings, layers[: len(layers) // 2]):
+                part.requires_grad_(False)
+            return network
+
+        return make_network
+
+
 def longbert(split, encoder, kind=LongBertClassifier, **settings):
     return kind(random_state=split.seed, **for_encoder(split, encoder, settings))
 
@@ -155,6 +171,8 @@ VARIATIONS = {
     "all-logsumexp": partial(longbert, pooling="logsumexp"),
     "all-attention": partial(longbert, pooling="attention"),
     "all-random-head": partial(longbert, head_init="random"),
+    "all-upper-half": partial(longbert, kind=UpperHalf),
+    "all-early-stopping": partial(longbert, early_stopping=True, scoring="loss", max_epochs=6),
     "all-one-epoch": partial(longbert, max_epochs=1, learning_rate=1e-4),
 } | {
     f"all-{name}={value}": partial(longbert, **{name: value})
@@ -164,6 +182,7 @@ VARIATIONS = {
         "token_pooling": ("cls", "mean"),
         "chunk_size": (128, 256),
         "fine_tuning_share": (0.25, 1.0),
+        "dropout": (0.3,),
         "baseline": (None,),
         "layers": ("last",),
     }.items()
