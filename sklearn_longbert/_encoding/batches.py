@@ -6,15 +6,15 @@ is made: a batch itself is its documents and a table of the bounds of their chun
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from sklearn_longbert._encoding.dropout import token_keys
 from sklearn_longbert._targets.scales import scaled_sum
@@ -67,8 +67,8 @@ class ChunkBatch:
     Parameters
     ----------
     documents : sequence or array of ChunkedDocument
-    random_state : RandomState, default=None
-        Draws the chunks where ``chunk_selection="random"``.
+    seed : int, default=None
+        Decides the chunks where ``chunk_selection="random"``, and dropout. None draws nothing.
     offsets : Tensor of shape (n_documents, 1 or n_outputs), default=None
         Logits of a baseline, which are added to those of the network. None is zeros.
     """
@@ -76,12 +76,14 @@ class ChunkBatch:
     def __init__(
         self,
         documents: Sequence[ChunkedDocument] | NDArray[np.object_],
-        random_state: np.random.RandomState | None = None,
+        seed: int | None = None,
         offsets: Tensor | None = None,
     ) -> None:
         self.documents = documents
+        self.seed = seed
         self.offsets = offsets
         self.layout = documents[0].layout
+        random_state = None if seed is None else random_state_of(seed)
         bounds = [document.bounds(random_state) for document in documents]
         self.chunk_counts = [len(of_document) for of_document in bounds]
         self._bounds = np.concatenate(bounds).astype(np.int32)  # (n_chunks, 2)
@@ -181,7 +183,7 @@ def in_order(rows: Tensor, numbers: NDArray[np.intp], wanted: NDArray[np.intp]) 
     return rows[torch.from_numpy(position[wanted]).to(rows.device)]
 
 
-class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]):
+class DocumentDataset:
     """Documents with their targets, weights and offsets.
 
     Parameters
@@ -219,39 +221,58 @@ class DocumentDataset(Dataset[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.documents)
 
-    def __getitem__(self, index: int) -> tuple[ChunkedDocument, Tensor, Tensor, Tensor]:
-        return (
-            self.documents[index],
-            self.targets[index],
-            self.weights[index],
-            self.offsets[index],
-        )
+
+class Batches:
+    """The batches of a dataset: in its order, or in one that is drawn anew for each epoch.
+
+    Nothing is drawn from a generator that runs on. The order of the documents follows from (seed,
+    epoch), and the chunks and the dropout of a batch from (seed, epoch, number of the batch). So
+    training can go on at any place.
+
+    Parameters
+    ----------
+    dataset : DocumentDataset
+    batch_size : int
+    seed : int, default=None
+        None keeps the order, and draws nothing.
+    place : callable, default=None
+        Returns the number of the epoch, and that of its first batch. It is asked whenever an
+        iteration begins. None is the first batch of the first epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: DocumentDataset,
+        batch_size: int,
+        seed: int | None = None,
+        place: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.place = place
+
+    def __len__(self) -> int:
+        return ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[ChunkBatch, TargetsAndWeights]]:
+        epoch, first = (1, 0) if self.place is None else self.place()
+        order: NDArray[np.intp] = np.arange(len(self.dataset))
+        if self.seed is not None:
+            order = random_state_of(_seed_of(self.seed, epoch)).permutation(order)
+        for number in range(first, len(self)):
+            rows = order[number * self.batch_size :][: self.batch_size]
+            seed = None if self.seed is None else _seed_of(self.seed, epoch, number)
+            data, places = self.dataset, torch.from_numpy(rows)
+            chunks = ChunkBatch(data.documents[rows], seed, data.offsets[places])
+            yield chunks, (data.targets[places], data.weights[places])
 
 
-class Collate:
-    """Make a batch of documents, and draw their chunks if `random_state` is given."""
-
-    def __init__(self, random_state: np.random.RandomState | None = None) -> None:
-        self.random_state = random_state
-
-    def __call__(
-        self, rows: Sequence[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]
-    ) -> tuple[ChunkBatch, TargetsAndWeights]:
-        documents, targets, weights, offsets = zip(*rows, strict=True)
-        batch = ChunkBatch(documents, self.random_state, torch.stack(offsets))
-        return batch, (torch.stack(targets), torch.stack(weights))
+def _seed_of(*place: int) -> int:
+    """Return a seed of 63 bits that depends on the place alone."""
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
 
 
-def document_loader(
-    dataset: DocumentDataset, batch_size: int, seed: int | None = None
-) -> DataLoader[tuple[ChunkedDocument, Tensor, Tensor, Tensor]]:
-    """Return batches of `batch_size` documents: in order, or shuffled if there is a seed."""
-    # A DataLoader without a generator draws from torch's global one, even in prediction.
-    generator = torch.Generator().manual_seed(seed or 0)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=seed is not None,
-        collate_fn=Collate(None if seed is None else np.random.RandomState(seed)),
-        generator=generator,
-    )
+def random_state_of(seed: int) -> np.random.RandomState:
+    """Return a generator for a seed of any size."""
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))

@@ -9,11 +9,9 @@ from skorch.callbacks import (
     Callback,
     EpochTimer,
     GradientNormClipping,
-    LRScheduler,
     PassthroughScoring,
 )
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_longbert._fit_tasks import FitTask
 
@@ -52,10 +50,7 @@ def default_callbacks(
         ("kept_epoch", KeptEpoch()),
     ]
     if schedule is not None:
-        scheduler = LRScheduler(
-            LambdaLR, lr_lambda=schedule, step_every="batch", event_name="learning_rate"
-        )
-        callbacks.append(("schedule", scheduler))
+        callbacks.append(("schedule", Schedule(schedule)))
     if monitor is not None:
         callbacks += [("valid_loss", PassthroughScoring("valid_loss")), ("validation", monitor)]
     return callbacks
@@ -87,6 +82,27 @@ def epochs_of(history: Any, learning_rate: float) -> list[dict[str, Any]]:
 
 def _complete(history: Any) -> list[Any]:
     return [epoch for epoch in history if "train_loss" in epoch]  # the others were interrupted
+
+
+class Schedule(Callback):
+    """Set the learning rate of each step.
+
+    Parameters
+    ----------
+    factor : callable
+        Maps the number of a step, from 0, to the factor of the net's rate. It depends on nothing
+        else, unlike the schedulers of torch, which count the steps that they have seen.
+    """
+
+    def __init__(self, factor: Callable[[int], float]) -> None:
+        self.factor = factor
+
+    def on_batch_begin(self, net: Any, batch: Any = None, training: bool = False, **_: Any) -> None:
+        if training:
+            rate = net.lr * self.factor(net.step_)
+            for group in net.optimizer_.param_groups:
+                group["lr"] = rate
+            net.history.record_batch("learning_rate", rate)
 
 
 class ProgressBar(Callback):

@@ -126,12 +126,23 @@ def are_equal(states: RandomStates, others: RandomStates) -> bool:
 @contextmanager
 def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the generators that training draws from, and restore the caller's afterwards."""
-    gpus = []
-    if device.type == "cuda":
-        gpus = [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=gpus):
-        # torch.manual_seed would seed every device, and leave the others changed
-        torch.default_generator.manual_seed(seed)
-        for gpu in gpus:
-            torch.cuda.default_generators[gpu].manual_seed(seed)
+    with torch.random.fork_rng(devices=_gpus(device)):
+        seed_generators(seed, device)
         yield
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step on `device` draws from.
+
+    torch.manual_seed would seed every device.
+    """
+    torch.default_generator.manual_seed(seed)
+    for gpu in _gpus(device):
+        torch.cuda.default_generators[gpu].manual_seed(seed)
+
+
+def _gpus(device: torch.device) -> list[int]:
+    """Return the number of the device if it is a GPU of CUDA."""
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]

@@ -19,14 +19,9 @@ from skorch.callbacks import Callback, PrintLog
 from skorch.history import History
 from torch import Tensor, nn
 
-from sklearn_longbert._encoding.batches import (
-    ChunkBatch,
-    DocumentDataset,
-    TargetsAndWeights,
-    document_loader,
-)
+from sklearn_longbert._encoding.batches import Batches, ChunkBatch, DocumentDataset
 from sklearn_longbert._encoding.encoder import sparse_lookups
-from sklearn_longbert._encoding.memory import is_out_of_memory, own_modes
+from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._encoding.passes import (
     Passes,
@@ -45,12 +40,7 @@ from sklearn_longbert._training.callbacks import (
     default_callbacks,
     linear_schedule,
 )
-from sklearn_longbert._training.gradient_cache import (
-    backward,
-    own_random_state,
-    random_states,
-    restore,
-)
+from sklearn_longbert._training.gradient_cache import own_random_state
 from sklearn_longbert._training.head_start import Start, start_network
 from sklearn_longbert._training.scored_net import Naming, ScoredNet
 from sklearn_longbert._training.state import net_state, network_and_settings
@@ -143,6 +133,7 @@ class LongBertNet(ScoredNet):
             If the loss or a weight becomes infinite or NaN.
         """
         self.n_steps_ = n_epochs * ceil(len(dataset) / self.batch_size)
+        self.step_ = 0  # steps that are done
         self.best_epoch_: int | None = None
         self.naming_ = naming
         try:
@@ -205,6 +196,7 @@ class LongBertNet(ScoredNet):
         kept_epoch = next(callback for callback in callbacks if isinstance(callback, KeptEpoch))
         self.notify("on_train_begin", X=dataset, y=None)
         kept_epoch.remember(self)  # skorch's LoadInitState brings weights and epochs
+        self.n_earlier_epochs_ = len(self.history)
         with suppress(StopTraining), sparse_lookups(self.module_):
             self.fit_loop(dataset, epochs=n_epochs)
         history = self.history
@@ -336,8 +328,15 @@ class LongBertNet(ScoredNet):
 
     def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
         if training:
-            return document_loader(dataset, self.batch_size, self.seed)
-        return document_loader(dataset, len(dataset))  # the passes are bounded by their tokens
+            return Batches(dataset, self.batch_size, self.seed, self._place_of_batch)
+        return Batches(dataset, len(dataset))  # the passes are bounded by their tokens
+
+    def _place_of_batch(self) -> tuple[int, int]:
+        """Return the number of the epoch in this training, and how many batches of it are done."""
+        return len(self.history) - self.n_earlier_epochs_, len(self.history[-1]["batches"])
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **_: Any) -> None:
+        self.step_ += training
 
     def infer(self, x: ChunkBatch, progress: bool = False, **_: Any) -> Tensor:
         """Return the document logits of a batch, on the CPU."""
@@ -356,75 +355,6 @@ class LongBertNet(ScoredNet):
         else:
             return encode_chunks(network, batch, self._passes, network.chunk_outputs, progress)
         return network.chunk_outputs(embeddings.to(self._place)).cpu()
-
-    def train_step_single(
-        self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
-    ) -> dict[str, Tensor]:
-        """Add the gradients of a batch's loss, with smaller micro-batches if they do not fit."""
-        self._set_training(True)
-        states = random_states(self._place)
-        while True:
-            try:
-                return self._backward(*batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                longest = int(batch[0].lengths.max())
-                tried = min(self.limits_[1], int(batch[0].lengths.sum()))
-                if tried <= longest:
-                    raise self._passes.too_large(error, longest) from error
-            # This is outside of the handler, because its traceback holds the graphs.
-            self._zero_grad_optimizer(set_to_none=True)
-            if self._place.type == "cuda":
-                torch.cuda.empty_cache()
-            restore(states, self._place)
-            graph_tokens = max(tried // 2, longest)
-            self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
-
-    def _backward(self, chunks: ChunkBatch, targets: TargetsAndWeights) -> dict[str, Tensor]:
-        step: dict[str, Tensor] = {}
-
-        def loss_of(embeddings: Tensor) -> Tensor:
-            outputs = self.module_.chunk_outputs(embeddings)
-            logits = self.module_.pool(outputs, chunks.chunk_counts)
-            if chunks.offsets is not None:
-                logits = logits + chunks.offsets.to(logits)
-            step["y_pred"] = logits.detach()
-            return self.get_loss(logits, targets)
-
-        if self.cache_ is not None:
-            self._set_training(False)  # for the encoder; the head's inputs are dropped
-            embeddings = cached_embeddings(self.module_, chunks, self._passes, self.cache_)
-            self._set_training(True)
-            loss = loss_of(embeddings.to(self._place))
-            loss.backward()
-            return {**step, "loss": loss.detach()}
-        pass_limit, graph_limit = self.limits_
-        seed = int(torch.randint(2**62, ()))  # for the dropout of this batch
-        with self._passes.casting():
-            padded = not self.module_.packs()
-        plan = chunks.plan(pass_limit, padded)
-        sizes = [
-            int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
-            for group in plan
-        ]
-        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
-        step["loss"] = backward(
-            lambda numbers: self._encode(chunks, numbers, seed), plan, n_kept, loss_of, self._place
-        )
-        return step
-
-    def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp], seed: int = 0) -> Tensor:
-        with self._passes.casting():
-            return self.module_.encode(batch.micro_batch(numbers), seed)
-
-    @property
-    def _place(self) -> torch.device:
-        return torch.device(self.device)
-
-    @property
-    def _passes(self) -> Passes:
-        return Passes(self.micro_batch_tokens, self._place, self.autocast)
 
     def __getstate__(self) -> dict[str, Any]:
         return net_state(self)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._training.callbacks import StopTraining
-from sklearn_longbert._training.losses import LossNet
+from sklearn_longbert._training.steps import StepNet
 from sklearn_longbert._training.validation import ValidationMonitor
 
 
@@ -36,7 +36,7 @@ class Naming:
     estimator_of: Callable[[Any, Any, NDArray[Any]], Any]
 
 
-class ScoredNet(LossNet):
+class ScoredNet(StepNet):
     """The base of LongBertNet, with its validation texts and what callbacks are told and ask."""
 
     monitor: ValidationMonitor | None

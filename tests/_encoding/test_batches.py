@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_longbert._encoding.batches import ChunkBatch, Collate, DocumentDataset, document_loader
+from sklearn_longbert._encoding.batches import Batches, ChunkBatch, DocumentDataset
 from sklearn_longbert._texts.documents import ChunkedDocument, ChunkLayout
 
 PAD = 9
@@ -79,11 +79,12 @@ def test_micro_batch_by_hand():
     assert micro_batch.pad_id == PAD
 
 
-def test_collate_keeps_documents_apart():
+def test_a_batch_keeps_documents_apart():
     documents = [document(9), document(0), document(4, first_id=50)]
     offsets = torch.tensor([[0.5, 0.0], [1.0, 2.0], [0.0, -1.0]])
-    rows = [(d, torch.tensor(i), torch.tensor(1.0), offsets[i]) for i, d in enumerate(documents)]
-    batch, (targets, weights) = Collate()(rows)
+    dataset = with_targets(np.array(documents))
+    dataset.offsets = offsets
+    ((batch, (targets, weights)),) = Batches(dataset, 8)
     assert len(batch) == 3  # documents, not chunks: what skorch weights the loss by
     assert batch.chunk_counts == [3, 1, 1]
     assert [batch.chunk(number).tolist() for number in range(5)] == [
@@ -135,36 +136,53 @@ def starts(batch: ChunkBatch) -> tuple[int, ...]:
 
 def test_random_chunks_are_drawn_anew_in_training_only():
     documents = np.array([document(80, max_chunks=2, chunk_selection="random")], dtype=object)
-    loader = document_loader(with_targets(documents), 1, seed=0)
-    epochs = {starts(batch) for _ in range(8) for batch, _ in loader}
+
+    def chunks(seed, epoch=1):
+        ((batch, _),) = Batches(with_targets(documents), 1, seed, lambda: (epoch, 0))
+        return starts(batch)
+
+    epochs = {chunks(0, epoch) for epoch in range(1, 9)}
     assert len(epochs) > 3
-    assert all(len(chunks) == 2 for chunks in epochs)
-    loader = document_loader(with_targets(documents), 1)
-    ((batch, _),) = loader
-    assert starts(batch) == (30, 70)  # the 6th and the 16th of 20 chunks
+    assert all(len(of_epoch) == 2 for of_epoch in epochs)
+    assert len({chunks(seed) for seed in range(8)}) > 3
+    assert chunks(None) == (30, 70)  # the 6th and the 16th of 20 chunks
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_loader_leaves_the_global_generator_alone(seed):
+def test_batches_leave_the_global_generators_alone(seed):
     documents = np.array([document(n) for n in range(5)], dtype=object)
-    before = torch.get_rng_state()
-    batches = list(document_loader(with_targets(documents), 2, seed))
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    batches = list(Batches(with_targets(documents), 2, seed))
     assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(before_numpy, np.random.get_state()[1])  # noqa: NPY002
     assert [len(batch) for batch, _ in batches] == [2, 2, 1]
 
 
-def test_shuffling_depends_on_the_seed_alone():
-    dataset = with_targets(np.array([document(n) for n in range(20)], dtype=object))
+def drawn(seed, place):
+    """Return the targets, the chunks and the seed of each batch, from a place on."""
+    settings = {"max_chunks": 1, "chunk_selection": "random"}
+    documents = np.array([document(40, 100 * n, **settings) for n in range(20)], dtype=object)
+    batches = Batches(with_targets(documents), 3, seed, lambda: place)
+    return [(targets.tolist(), starts(chunks), chunks.seed) for chunks, (targets, _) in batches]
 
-    def order(seed):
-        loader = document_loader(dataset, 4, seed)
-        return [t for _ in range(2) for _, (targets, _) in loader for t in targets.tolist()]
 
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-    first, second = order(1)[:20], order(1)[20:]
-    assert sorted(first) == list(range(20))
-    assert first != second
+def test_an_order_depends_on_seed_and_epoch_alone():
+    assert drawn(1, (1, 0)) == drawn(1, (1, 0))
+    order, *others = (
+        [target for targets, _, _ in drawn(*place) for target in targets]
+        for place in [(1, (1, 0)), (2, (1, 0)), (1, (2, 0))]
+    )
+    assert sorted(order) == list(range(20))
+    for other in others:
+        assert sorted(other) == list(range(20))
+        assert other != order
+    seeds = [seed for epoch in (1, 2) for _, _, seed in drawn(1, (epoch, 0))]
+    assert len(set(seeds)) == 14
+
+
+@given(st.integers(0, 2**31), st.integers(1, 99), st.integers(0, 7))
+def test_an_epoch_goes_on_at_any_batch(seed, epoch, first):
+    assert drawn(seed, (epoch, first)) == drawn(seed, (epoch, 0))[first:]
 
 
 def test_offsets_of_rows_that_no_fold_tests_are_weighted():

@@ -143,6 +143,25 @@ def test_learning_rate_of_each_step(tiny_bert):
     )
 
 
+def test_what_others_draw_changes_no_weight(tiny_bert, words):
+    """Order, chunks and dropout follow from places, not from generators that run on."""
+
+    class Draw(skorch.callbacks.Callback):
+        def on_batch_begin(self, net, **kwargs):
+            torch.rand(3)
+
+    settings = {"chunk_selection": "random", "max_chunks": 2, "dropout": 0.3, "random_state": 0}
+    model = LongBertClassifier(
+        tiny_bert, **ENCODER_ALONE, **settings, chunk_size=8, batch_size=2, max_epochs=2
+    )
+    texts = [" ".join(words[: 2 + index]) * 4 for index in range(6)]
+    plain = model.fit(texts, [0, 1] * 3).decision_function(texts)
+    drawn = model.set_params(callbacks=[Draw()]).fit(texts, [0, 1] * 3).decision_function(texts)
+    np.testing.assert_array_equal(drawn, plain)
+    other = model.set_params(random_state=1).fit(texts, [0, 1] * 3).decision_function(texts)
+    assert abs(other - plain).max() > 1e-6
+
+
 def test_weight_decay_spares_biases_and_norms(tiny_bert):
     groups = []
 

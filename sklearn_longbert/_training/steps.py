@@ -1,0 +1,89 @@
+"""One step of training: the gradients of a batch's loss, in the memory that there is."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.batches import ChunkBatch, TargetsAndWeights
+from sklearn_longbert._encoding.memory import is_out_of_memory
+from sklearn_longbert._encoding.passes import Passes, cached_embeddings
+from sklearn_longbert._training.gradient_cache import backward, seed_generators
+from sklearn_longbert._training.losses import LossNet
+
+
+class StepNet(LossNet):
+    """The base of LongBertNet with its training step."""
+
+    micro_batch_tokens: int | str
+    cache_: dict[bytes, Tensor] | None
+    limits_: tuple[int, int]
+
+    def train_step_single(
+        self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
+    ) -> dict[str, Tensor]:
+        """Add the gradients of a batch's loss, with smaller micro-batches if they do not fit."""
+        self._set_training(True)
+        while True:
+            seed_generators(batch[0].seed or 0, self._place)  # of the head, and of some encoders
+            try:
+                return self._backward(*batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                longest = int(batch[0].lengths.max())
+                tried = min(self.limits_[1], int(batch[0].lengths.sum()))
+                if tried <= longest:
+                    raise self._passes.too_large(error, longest) from error
+            # This is outside of the handler, because its traceback holds the graphs.
+            self._zero_grad_optimizer(set_to_none=True)
+            if self._place.type == "cuda":
+                torch.cuda.empty_cache()
+            graph_tokens = max(tried // 2, longest)
+            self.limits_ = (min(self.limits_[0], graph_tokens), graph_tokens)
+
+    def _backward(self, chunks: ChunkBatch, targets: TargetsAndWeights) -> dict[str, Tensor]:
+        step: dict[str, Tensor] = {}
+
+        def loss_of(embeddings: Tensor) -> Tensor:
+            outputs = self.module_.chunk_outputs(embeddings)
+            logits = self.module_.pool(outputs, chunks.chunk_counts)
+            if chunks.offsets is not None:
+                logits = logits + chunks.offsets.to(logits)
+            step["y_pred"] = logits.detach()
+            return self.get_loss(logits, targets)
+
+        if self.cache_ is not None:
+            self._set_training(False)  # for the encoder; the head's inputs are dropped
+            embeddings = cached_embeddings(self.module_, chunks, self._passes, self.cache_)
+            self._set_training(True)
+            loss = loss_of(embeddings.to(self._place))
+            loss.backward()
+            return {**step, "loss": loss.detach()}
+        pass_limit, graph_limit = self.limits_
+        with self._passes.casting():
+            padded = not self.module_.packs()
+        plan = chunks.plan(pass_limit, padded)
+        sizes = [
+            int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
+            for group in plan
+        ]
+        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
+        step["loss"] = backward(
+            lambda numbers: self._encode(chunks, numbers), plan, n_kept, loss_of, self._place
+        )
+        return step
+
+    def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp]) -> Tensor:
+        with self._passes.casting():
+            return self.module_.encode(batch.micro_batch(numbers), batch.seed or 0)
+
+    @property
+    def _place(self) -> torch.device:
+        return torch.device(self.device)
+
+    @property
+    def _passes(self) -> Passes:
+        return Passes(self.micro_batch_tokens, self._place, self.autocast)
