@@ -1,11 +1,8 @@
 """BaseLongBert, what both estimators share: fit and prediction."""
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,17 +11,12 @@ from sklearn.metrics import check_scoring, get_scorer
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from sklearn_longbert._baselines.choose import Baseline, check_same, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
-from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._fit_tasks import FitTask
-from sklearn_longbert._parameters import BaseParameters
+from sklearn_longbert._net_factory import NetFactory, draw_seed
 from sklearn_longbert._plain import plain
-from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
-from sklearn_longbert._pretrained.hub import find_folder
-from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import (
     check_groups,
@@ -36,7 +28,6 @@ from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
-from sklearn_longbert._training.head_start import Start
 from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of, start_of
 from sklearn_longbert._training.losses import DivergedError
 from sklearn_longbert._training.net import LongBertNet
@@ -65,7 +56,7 @@ FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow fr
 )
 
 
-class BaseLongBert(BaseParameters):
+class BaseLongBert(NetFactory):
     """Base of both estimators with their fit and their prediction."""
 
     _check_targets: Callable[..., NDArray[Any]]  # set by the subclasses
@@ -93,6 +84,7 @@ class BaseLongBert(BaseParameters):
         """Return the texts whose weight is not zero, with targets that are not indexed yet."""
         check_callbacks(self.callbacks)
         check_history_keys(self.callbacks, is_validated or self.early_stopping)
+        self._check_checkpoints()
         self._scorer()
         inputs, y = self._check_pair(X, y, "X", "y")
         weights, numbers = check_weights(sample_weight, inputs), check_groups(groups, len(inputs))
@@ -127,6 +119,7 @@ class BaseLongBert(BaseParameters):
         """Train on checked texts, none of which has a weight of zero."""
         if validation is not None:
             validation = replace(validation, y=targets.index(validation.y, "y_val"))
+        checkpoint = self._make_checkpoint(data, validation)
         previous, baseline = None, new_baseline(self.baseline, targets)
         if self._is_warm():
             previous, baseline = self.net_, self._baseline
@@ -145,7 +138,9 @@ class BaseLongBert(BaseParameters):
         training.parts = out_of_fold(baseline, targets, data, training, keep=previous is not None)
         monitor = self._make_monitor(targets, validation, of_held_out, baseline)
         start = start_of(self.head_init, targets, data) if previous is None else None
-        net = self._make_net(chunker, targets, random_state, start, monitor, previous)
+        net = self._make_net(
+            chunker, targets, random_state, start, monitor, previous, checkpoint=checkpoint
+        )
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
             """Return the attributes of a fitted copy, which does not change with this estimator."""
@@ -207,7 +202,7 @@ class BaseLongBert(BaseParameters):
         rows: NDArray[np.intp] = np.arange(len(documents))
         if validation is not None or not self.early_stopping:
             return rows, validation, of_validation
-        seed, strata = _draw_seed(random_state), targets.strata(data.y)
+        seed, strata = draw_seed(random_state), targets.strata(data.y)
         share = plain(self.validation_fraction)
         rows, others = hold_out(len(documents), share, strata, data.groups, seed)
         return rows, data.select(others), documents[others]
@@ -240,6 +235,8 @@ class BaseLongBert(BaseParameters):
         """Run one epoch at the full learning rate, going on from the present weights."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
+        if self.checkpoint_folder is not None:
+            raise ValueError("partial_fit does not support checkpoint_folder: set it to None.")
         is_first = not hasattr(self, "net_")
         random_state = check_random_state(self.random_state) if is_first else self._random_state
         baseline = new_baseline(self.baseline, targets) if is_first else self._baseline
@@ -256,7 +253,7 @@ class BaseLongBert(BaseParameters):
             check_same(self.baseline, baseline, targets)
             training.parts = parts_of(baseline, data.inputs)
             net = self.net_
-            net.prepare(seed=_draw_seed(random_state), **self._training_settings())
+            net.prepare(seed=draw_seed(random_state), **self._training_settings())
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
             net.train(training, 1, naming)
@@ -276,82 +273,6 @@ class BaseLongBert(BaseParameters):
         if self._is_warm() and chunker.get_params() == self.chunker_.get_params():
             return self.chunker_
         return chunker.fit()
-
-    def _make_net(
-        self,
-        chunker: TextChunker,
-        targets: Targets,
-        random_state: np.random.RandomState,
-        start: Start | None = None,
-        monitor: ValidationMonitor | None = None,
-        previous: LongBertNet | None = None,
-        anywhere: bool = False,
-        **settings: Any,
-    ) -> LongBertNet:
-        """Return a net that makes its network when it starts or trains.
-
-        If `anywhere` is set and the device is missing, the net is on the device of "auto".
-        """
-        self._check_token_pooling(self.token_pooling, chunker)
-        choose_device = available_device if anywhere else select_device
-        device = choose_device(str(plain(self.device)))
-        scales = None if previous is None else previous.baseline_scales
-        defaults = {"warmup_fraction": plain(self.warmup_fraction), "baseline_scales": scales}
-        settings = {**defaults, "share": plain(self.fine_tuning_share), **settings}
-        return LongBertNet(
-            self._network_factory(targets.n_outputs, chunker, previous),
-            targets.criterion,
-            autocast=select_autocast(self.precision, device),
-            seed=_draw_seed(random_state),
-            monitor=monitor,
-            start=start,
-            device=str(device),
-            **self._training_settings(),
-            **settings,
-        )
-
-    def _training_settings(self) -> dict[str, Any]:
-        """Return the settings of a net that may change from one training to the next."""
-        return {
-            "lr": float(self.learning_rate),
-            "batch_size": min(int(self.batch_size), sys.maxsize),  # torch takes no more
-            "weight_decay": float(self.weight_decay),
-            "max_grad_norm": plain(self.max_grad_norm),
-            "micro_batch_tokens": plain(self.micro_batch_tokens),
-            "progress": bool(self.verbose),
-            "callbacks": list(self.callbacks or []),
-        }
-
-    def _network_factory(
-        self, n_outputs: int, chunker: TextChunker, previous: LongBertNet | None
-    ) -> Callable[[], LongBertNetwork]:
-        """Return a function that makes a network: skorch would train a given network itself."""
-        dropouts = (plain(self.dropout), plain(self.attention_dropout))
-        settings = {name: plain(getattr(self, name)) for name in ("pooling", "layers", "dropout")}
-        settings["frozen"] = plain(self.freeze_encoder)
-        if previous is not None:
-            if self._encoder_name != (plain(self.model_name), plain(self.revision)):
-                name, revision = self._encoder_name
-                raise ValueError(
-                    f"warm_start=True goes on from the weights of {name!r}, revision={revision!r}, "
-                    f"but the parameters are now model_name={self.model_name!r}, "
-                    f"revision={self.revision!r}: set warm_start=False."
-                )
-            if self.token_pooling != "auto":
-                settings["token_pooling"] = plain(self.token_pooling)
-            state = network_state(previous.module_)  # the previous net may go on to predict
-            return partial(network_from_state, state, dropouts, **settings)
-
-        def make_network() -> LongBertNetwork:
-            folder = find_folder(self.model_name, self.revision, self.local_files_only)
-            token_pooling = self._token_pooling_of(folder, chunker)
-            encoder = self._load_encoder(folder, dropouts)
-            return LongBertNetwork(encoder, n_outputs, token_pooling=token_pooling, **settings)
-
-        return make_network
-
-    def _load_encoder(self, folder: Path, dropouts: tuple[float, float]) -> nn.Module:
-        return load_encoder(folder, *dropouts)
 
     def _learned(
         self, net: LongBertNet, documents: NDArray[np.object_], baseline: Baseline | None
@@ -444,7 +365,3 @@ class BaseLongBert(BaseParameters):
         shared = self.callbacks
         copy.callbacks = list(shared) if isinstance(shared, list) else shared
         return copy
-
-
-def _draw_seed(random_state: np.random.RandomState) -> int:
-    return int(random_state.randint(np.iinfo(np.int32).max))

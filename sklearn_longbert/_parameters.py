@@ -45,6 +45,8 @@ class BaseParameters(TextReader):
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "callbacks": [list, None],
+        "checkpoint_folder": [str, PathLike, None],
+        "checkpoint_interval": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -82,6 +84,8 @@ class BaseParameters(TextReader):
         device: str | torch.device = "auto",
         precision: str = "auto",
         callbacks: list[Any] | None = None,
+        checkpoint_folder: str | PathLike[str] | None = None,
+        checkpoint_interval: float = 600,
         revision: str | None = None,
         local_files_only: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -118,6 +122,8 @@ class BaseParameters(TextReader):
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+        self.checkpoint_folder = checkpoint_folder
+        self.checkpoint_interval = checkpoint_interval
         self.revision = revision
         self.local_files_only = local_files_only
         self.random_state = random_state

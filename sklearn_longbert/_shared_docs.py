@@ -203,6 +203,21 @@ PARAMETERS = {
         LRScheduler is refused. Callbacks of scikit-learn 1.9, such as its ProgressBar, are given
         to `set_callbacks` instead. `fit` reports its epochs and their batches to them.""",
     ),
+    "checkpoint_folder": (
+        "str or path-like",
+        """Folder in which a fit writes how far it has come. If it is killed, the same call of fit,
+        in another process, goes on from there and ends at the same weights, bit for bit. Each fit
+        has a sub-folder of its own, named by a digest of its parameters, texts, targets and
+        weights, which is deleted when the fit has ended. A fit of other texts or parameters
+        starts anew; only `device`, `micro_batch_tokens`, `verbose` and `callbacks` may change.
+        `random_state` must be an int. Files are three to four times as large as the weights that
+        are trained. What `callbacks` have counted is not kept.""",
+    ),
+    "checkpoint_interval": (
+        "float",
+        """Seconds between two writes into `checkpoint_folder`. The end of each epoch is always
+        written.""",
+    ),
     "revision": ("str", "Branch, tag or commit of `model_name` on the Hub."),
     "local_files_only": ("bool", "Whether to use local files only, and never ask the Hub."),
     "random_state": (

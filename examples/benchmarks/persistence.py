@@ -4,7 +4,8 @@
 
 all-MiniLM-L6-v2 with a head for five classes; medians of ten loads, in the file cache. Memory is
 what each of four processes takes alone after a prediction (USS), beyond one that has only
-imported the package.
+imported the package. Checkpoints are those of a fit that writes one after each step; the time is
+the median of a write.
 """
 
 import pickle
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _data import load_bbc_news
 
 from sklearn_longbert import LongBertClassifier
+from sklearn_longbert._training.resume import FitCheckpoint
 
 N_LOADS, N_PROCESSES = 10, 4
 LOADS = {
@@ -59,14 +61,33 @@ def measure(load, folder, n_loads, n_processes):
     return np.mean(seconds), np.mean(private)
 
 
+def write_checkpoints(model, texts, labels, folder):
+    """Return the median seconds of a write, and the bytes of a checkpoint."""
+    write, seconds, sizes = FitCheckpoint.write, [], []
+
+    def timed(checkpoint, *arguments, **settings):
+        start = time.perf_counter()
+        write(checkpoint, *arguments, **settings)
+        seconds.append(time.perf_counter() - start)
+        sizes.append(checkpoint.path_.stat().st_size)
+
+    FitCheckpoint.write = timed
+    model.set_params(checkpoint_folder=folder, checkpoint_interval=0).fit(texts, labels)
+    FitCheckpoint.write = write
+    model.set_params(checkpoint_folder=None)
+    return np.median(seconds), max(sizes)
+
+
 def main():
     texts, labels = load_bbc_news()
     rows = [row for name in np.unique(labels) for row in np.flatnonzero(labels == name)[:4]]
     model = LongBertClassifier(
         layers="last", baseline=None, max_chunks=1, max_epochs=1, random_state=0
     )
-    model.fit(texts[rows], labels[rows])
+    with tempfile.TemporaryDirectory() as name:
+        seconds, n_bytes = write_checkpoints(model, texts[rows], labels[rows], Path(name))
     n_weights = sum(weight.nbytes for weight in model.net_.module_.state_dict().values())
+    print(f"checkpoint: {n_bytes / n_weights:.2f} times the weights, a write {seconds:.2f} s")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()

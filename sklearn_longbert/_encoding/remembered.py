@@ -13,7 +13,7 @@ chunks of its encoder passes.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any
 
@@ -40,10 +40,16 @@ def digest(*parts: Any) -> bytes:
 def encoder_digest(encoder: PreTrainedModel) -> bytes:
     """Return a digest of an encoder's configuration and weights."""
     config = encoder.config.to_dict()  # dropout, left out below, acts in training only
-    parts: list[Any] = [sorted((key, str(config[key])) for key in config if "drop" not in key)]
-    for name, weight in encoder.state_dict().items():
-        raw = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        parts += [name, weight.shape, weight.dtype, hashlib.blake2b(raw).digest()]
+    plain = sorted((key, str(config[key])) for key in config if "drop" not in key)
+    return digest(plain, tensors_digest(encoder.state_dict()))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return a digest of tensors and their names."""
+    parts: list[Any] = []
+    for name, tensor in tensors.items():
+        raw: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        parts += [name, tensor.shape, tensor.dtype, hashlib.blake2b(raw).digest()]
     return digest(*parts)
 
 

@@ -146,6 +146,21 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
         raise failed from error
 
 
+@contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file, which takes the place of `path` unless there is an error."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        yield beside
+        _sync(beside)
+        beside.replace(path)
+        if os.name != "nt":  # Windows cannot open a folder
+            _sync(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def _write_through(folder: Path) -> None:
     """Make the operating system write the files to disk before the folder gets its name."""
     folders = () if os.name == "nt" else (folder,)  # Windows cannot open a folder

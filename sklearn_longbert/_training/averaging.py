@@ -36,6 +36,14 @@ def copy_weights(network: nn.Module) -> Weights:
     }
 
 
+def set_weights(network: nn.Module, weights: Weights) -> None:
+    """Set the weights that :func:`copy_weights` copied."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name in weights:
+                weight.copy_(weights[name])
+
+
 def set_between(network: nn.Module, start: Weights, end: Weights, share: float) -> None:
     """Set the weights to those at a share of the way from `start` to `end`."""
     with torch.no_grad():

@@ -9,6 +9,7 @@ from sklearn.utils import _safe_indexing
 
 from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._texts.reader import Inputs, keys_of, texts_of
@@ -45,6 +46,14 @@ class Labelled:
             None if self.groups is None else self.groups[rows],
             None if self.loss_weights is None else self.loss_weights[rows],
         )
+
+    def digest(self) -> bytes:
+        """Return a digest of the texts and of all that belongs to them."""
+        texts = [key if isinstance(key, bytes) else key.encode() for key in keys_of(self.inputs)]
+        if not isinstance(self.inputs, list):
+            texts += [(document.text or "").encode() for document in self.inputs]
+        arrays = [self.weights, self.y, self.groups, self.loss_weights]
+        return digest(*texts, *(None if array is None else array.tobytes() for array in arrays))
 
     def dataset(self, documents: NDArray[np.object_], targets: Targets) -> DocumentDataset:
         """Return the documents of these texts for training; `y` must be indexed."""

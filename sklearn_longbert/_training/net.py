@@ -42,6 +42,13 @@ from sklearn_longbert._training.callbacks import (
 )
 from sklearn_longbert._training.gradient_cache import own_random_state
 from sklearn_longbert._training.head_start import Start, start_network
+from sklearn_longbert._training.losses import DivergedError
+from sklearn_longbert._training.resume import (
+    FitCheckpoint,
+    Progress,
+    restore_start,
+    restore_training,
+)
 from sklearn_longbert._training.scored_net import Naming, ScoredNet
 from sklearn_longbert._training.state import net_state, network_and_settings
 from sklearn_longbert._training.validation import ValidationMonitor
@@ -77,6 +84,8 @@ class LongBertNet(ScoredNet):
         first training.
     baseline_scales : ndarray of shape (n_models,) or None
         Scales of the baseline's models, if they are known before the first training.
+    checkpoint : FitCheckpoint or None
+        Where the first training is written, and found if an earlier run was killed.
     **kwargs : dict
         Parameters of skorch.NeuralNet.
     """
@@ -97,6 +106,7 @@ class LongBertNet(ScoredNet):
         start: Start | None = None,
         share: float | str = 1.0,
         baseline_scales: NDArray[np.float64] | None = None,
+        checkpoint: FitCheckpoint | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -120,6 +130,8 @@ class LongBertNet(ScoredNet):
         self.first_start = start
         self.average = WeightAverage(share)
         self.baseline_scales = baseline_scales
+        self.checkpoint = checkpoint
+        self.goes_on_ = False  # with an epoch that an earlier run has begun
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
     def train(self, dataset: DocumentDataset, n_epochs: int, naming: Naming | None = None) -> None:
@@ -143,6 +155,10 @@ class LongBertNet(ScoredNet):
                 Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
             ):
                 self._train(dataset, n_epochs)
+        except DivergedError:
+            if self.checkpoint is not None:
+                self.checkpoint.remove()
+            raise
         finally:
             self.naming_, self.asked_ = None, (None, None)
             if hasattr(self, "optimizer_"):
@@ -151,6 +167,8 @@ class LongBertNet(ScoredNet):
         for name, weight in self.module_.named_parameters():
             if not torch.isfinite(weight.sum()):
                 raise self.diverged(f"Parameter {name}")
+        if self.checkpoint is not None:
+            self.checkpoint.remove()
 
     def _train(self, dataset: DocumentDataset, n_epochs: int) -> None:
         is_new = not self.initialized_
@@ -169,7 +187,10 @@ class LongBertNet(ScoredNet):
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
-            if is_new and self.first_start is not None:
+            progress = None if self.checkpoint is None else self.checkpoint.find(self)
+            if progress is not None:
+                restore_start(self, progress)
+            elif is_new and self.first_start is not None:
                 self._set_training(False)
                 passes = self._shown_passes(dataset)
                 scales = start_network(self.module_, dataset, self.first_start, passes, self.cache_)
@@ -178,17 +199,22 @@ class LongBertNet(ScoredNet):
                 each.offset_by(self.baseline_scales)
             self.bar_.set_postfix_str("", refresh=False)
             self.bar_.set_description("fit")
-            self._set_training(True)
-            self.limits_ = training_limits(
-                self.module_, dataset.documents, self.batch_size, self._passes, self._encode
-            )
+            if progress is None:
+                self._begin(dataset, is_new)
             self._set_training(False)  # until the first step, as callbacks expect it
-            if is_new and self.first_start is not None and self.first_start.probe is not None:
-                self.average.begin(self.module_, self.first_start.n_groups)
-            self._run(dataset, n_epochs)
+            self._run(dataset, n_epochs, progress)
             self.average.end(self.module_, self.validation_loss)
 
-    def _run(self, dataset: DocumentDataset, n_epochs: int) -> None:
+    def _begin(self, dataset: DocumentDataset, is_new: bool) -> None:
+        """Measure the memory of a step, and remember the weights before the first one."""
+        self._set_training(True)
+        self.limits_ = training_limits(
+            self.module_, dataset.documents, self.batch_size, self._passes, self._encode
+        )
+        if is_new and self.first_start is not None and self.first_start.probe is not None:
+            self.average.begin(self.module_, self.first_start.n_groups)
+
+    def _run(self, dataset: DocumentDataset, n_epochs: int, progress: Progress | None) -> None:
         """Run the epochs, and what callbacks do before and after them."""
         callbacks = [callback for _, callback in self.callbacks_]
         prints = any(isinstance(callback, PrintLog) for callback in callbacks)
@@ -197,12 +223,25 @@ class LongBertNet(ScoredNet):
         self.notify("on_train_begin", X=dataset, y=None)
         kept_epoch.remember(self)  # skorch's LoadInitState brings weights and epochs
         self.n_earlier_epochs_ = len(self.history)
+        if progress is not None:
+            n_epochs = self._go_on(progress, n_epochs)
         with suppress(StopTraining), sparse_lookups(self.module_):
             self.fit_loop(dataset, epochs=n_epochs)
+        if self.checkpoint is not None:
+            self.checkpoint.write(self, is_finished=True)
         history = self.history
         self.notify("on_train_end", X=dataset, y=None)
         self.history = history  # skorch's Checkpoint takes it back to an earlier epoch
         kept_epoch.settle(self)
+
+    def _go_on(self, progress: Progress, n_epochs: int) -> int:
+        """Go on where an earlier run was, and return how many of the epochs are left."""
+        restore_training(self, progress)
+        self.bar_.update(self.step_)
+        if progress.state["is_finished"]:
+            return 0
+        self.goes_on_ = True
+        return n_epochs - (len(self.history) - self.n_earlier_epochs_ - 1)
 
     def prepare(
         self,
@@ -294,7 +333,7 @@ class LongBertNet(ScoredNet):
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and all callbacks."""
         del self.optimizer_
-        self.callbacks, self.monitor = None, None
+        self.callbacks, self.monitor, self.checkpoint = None, None, None
         self.callbacks_: list[tuple[str, Callback]] = []
 
     def release(self) -> None:
@@ -311,7 +350,7 @@ class LongBertNet(ScoredNet):
         if self.warmup_fraction is not None:
             n_warmup = ceil(self.warmup_fraction * self.n_steps_)
             schedule = partial(linear_schedule, n_warmup=n_warmup, n_steps=self.n_steps_)
-        return default_callbacks(schedule, self.max_grad_norm, self.monitor)
+        return default_callbacks(schedule, self.max_grad_norm, self.monitor, self.checkpoint)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
@@ -330,6 +369,11 @@ class LongBertNet(ScoredNet):
         if training:
             return Batches(dataset, self.batch_size, self.seed, self._place_of_batch)
         return Batches(dataset, len(dataset))  # the passes are bounded by their tokens
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        if not self.goes_on_:  # else the history has the epoch
+            super().on_epoch_begin(net, **kwargs)
+        self.goes_on_ = False
 
     def _place_of_batch(self) -> tuple[int, int]:
         """Return the number of the epoch in this training, and how many batches of it are done."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from skorch.callbacks import Callback
-from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._training.averaging import Weights, copy_weights, set_weights
 from sklearn_longbert._training.callbacks import StopTraining
 
 MOST_SPLITS = 100  # of groups, until both parts have texts of each class
@@ -55,7 +55,7 @@ class ValidationMonitor(Callback):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
         self.best_score_ = -np.inf
-        self.best_weights_: dict[str, Tensor] | None = None
+        self.best_weights_: Weights | None = None
         self.n_without_gain_ = 0
         if self.is_tried:
             self.score(net, net.predict_logits(self.dataset.documents, self.dataset.parts))
@@ -81,14 +81,11 @@ class ValidationMonitor(Callback):
 
     def _keep(self, net: Any) -> None:
         net.best_epoch_ = len(net.history)
-        self.best_weights_ = {
-            name: weight.detach().to("cpu", copy=True)
-            for name, weight in net.module_.state_dict().items()
-        }
+        self.best_weights_ = copy_weights(net.module_)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
         if self.best_weights_ is not None:
-            net.module_.load_state_dict(self.best_weights_)
+            set_weights(net.module_, self.best_weights_)
         self.best_weights_ = None
 
 

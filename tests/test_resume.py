@@ -1,0 +1,268 @@
+"""A fit that was killed goes on, and ends at the weights of one that was not.
+
+`killed_fits.py` runs the fits in processes of their own; this file reads what came out.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import skorch.callbacks
+import torch
+from killed_fits import CASES, CLASSES, X
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from tiny import ENCODER_ALONE
+
+from sklearn_longbert import LongBertClassifier
+from sklearn_longbert._training import resume
+
+FEW = ["attention-labels", "defaults", "early stopping", "random chunks"]
+
+
+class Stop(skorch.callbacks.Callback):
+    """Fail after some steps, as Ctrl-C would."""
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
+
+    def on_batch_end(self, net: Any, training: bool = False, **_: Any) -> None:
+        if net.step_ == self.n_steps:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def model(tiny_bert: str, tmp_path: Path) -> Callable[..., LongBertClassifier]:
+    """An estimator of 15 steps, whose checkpoints are written after each."""
+    settings = {"chunk_size": 10, "batch_size": 3, "learning_rate": 1e-2, "random_state": 7}
+    settings |= {"checkpoint_folder": tmp_path / "checkpoints", "checkpoint_interval": 0}
+    return partial(LongBertClassifier, tiny_bert, **ENCODER_ALONE, **settings)
+
+
+def interrupted(estimator: LongBertClassifier, n_steps: int, *data: Any) -> LongBertClassifier:
+    """Return the estimator, whose fit was interrupted after some steps, ready for another one."""
+    estimator.set_params(callbacks=[Stop(n_steps)])
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(*(data or (X, CLASSES)))
+    return estimator.set_params(callbacks=None)
+
+
+def files(estimator: LongBertClassifier) -> list[Path]:
+    return sorted(Path(estimator.checkpoint_folder).glob("*/*"))
+
+
+def n_steps_of(estimator: Any, *data: Any) -> int:
+    """Return how many steps a fit takes."""
+    steps: list[int] = []
+
+    class Count(skorch.callbacks.Callback):
+        def on_grad_computed(self, net: Any, **_: Any) -> None:
+            steps.append(net.step_)
+
+    estimator.set_params(callbacks=[Count()]).fit(*(data or (X, CLASSES)))
+    return len(steps)
+
+
+def check_killed(encoders: Path, folder: Path, *cases: str) -> list[str]:
+    """Return how the fits of these cases were killed; all else must be as without kills."""
+    script = Path(__file__).with_name("killed_fits.py")
+    done = subprocess.run(
+        [sys.executable, script, encoders, folder, *cases],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["case"] for line in lines[::2]] == list(cases)
+    for line in lines:
+        assert line["kills"]
+        assert line["differences"] == line["left"] == []
+    return [kill for line in lines for kill in line["kills"]]
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_encoder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoders")
+    for architecture in ("bert", "deberta-v2"):
+        shutil.copytree(tiny_encoder(architecture), folder / architecture)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_kills(encoders: Path, tmp_path: Path) -> None:
+    assert len(check_killed(encoders, tmp_path, *FEW)) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_kills_of_all_cases(encoders: Path, tmp_path: Path) -> None:
+    assert len(check_killed(encoders, tmp_path, *CASES)) > 100
+
+
+def test_it_goes_on_and_leaves_nothing(model: Callable[..., LongBertClassifier]) -> None:
+    expected = model(checkpoint_folder=None).fit(X, CLASSES)
+    other = interrupted(model(), 7)
+    assert [path.name for path in files(other)] == [resume.FILE]
+    assert n_steps_of(other) == 15 - 7
+    np.testing.assert_array_equal(other.decision_function(X), expected.decision_function(X))
+    assert other.best_epoch_ == other.n_iter_ == 3
+    assert files(other) == []
+    assert n_steps_of(other) == 15  # a fit that has ended is run anew
+
+
+OTHERS = {
+    "micro_batch_tokens": 20,
+    "verbose": 1,
+    "device": torch.device("cpu"),
+    "checkpoint_interval": 10,
+}
+ANEW = {
+    "random_state": 8,
+    "max_epochs": 4,
+    "learning_rate": 2e-2,
+    "max_chunks": 2,
+    "scoring": "accuracy",
+    "fine_tuning_share": 0.5,
+    "class_weight": {0: 2.0},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_weights_do_not_depend_on_may_change(name, model) -> None:
+    assert n_steps_of(interrupted(model(), 7).set_params(**{name: OTHERS[name]})) == 15 - 7
+
+
+@pytest.mark.parametrize("name", ANEW)
+def test_other_parameters_start_anew(name, model) -> None:
+    other = interrupted(model(), 7).set_params(**{name: ANEW[name]})
+    assert n_steps_of(other) == 5 * other.max_epochs
+    assert len(files(other)) == 1  # that of the first fit, which may go on
+    assert n_steps_of(interrupted(model(), 9)) == 15 - 9
+
+
+DATA = {
+    "another text": ([*X[:-1], X[-1] + " good"], CLASSES),
+    "another case": ([*X[:-1], X[-1].upper()], CLASSES),
+    "another order": (X[::-1], CLASSES[::-1]),
+    "another label": (X, [*CLASSES[:-1], 0]),
+    "a weight": (X, CLASSES, [1.0] * 13 + [2.0]),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_other_data_starts_anew(name, model) -> None:
+    assert n_steps_of(interrupted(model(), 7), *DATA[name]) == 15
+
+
+def test_another_encoder_of_the_same_name_starts_anew(
+    tiny_bert: str, model, tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_bert, folder)
+    other = interrupted(model().set_params(model_name=folder), 7)
+    changed = LongBertClassifier(folder, **ENCODER_ALONE, max_epochs=1).fit(X, CLASSES)
+    changed.net_.module_.encoder.save_pretrained(folder)
+    assert n_steps_of(other) == 15
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_a_damaged_file_is_named(damage, model) -> None:
+    other = interrupted(model(), 7)
+    (path,) = files(other)
+    content = bytearray(path.read_bytes())
+    if damage == "changed":
+        content[-1] ^= 1
+    path.write_bytes(content[: {"cut": len(content) // 2, "empty": 0}.get(damage)])
+    with pytest.raises(ValueError, match=f"The checkpoint .*{resume.FILE} is damaged"):
+        other.fit(X, CLASSES)
+    path.unlink()
+    assert n_steps_of(other) == 15
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_a_seed_is_needed(random_state, model) -> None:
+    with pytest.raises(ValueError, match="checkpoint_folder needs a random_state that is the same"):
+        model(random_state=random_state).fit(X, CLASSES)
+
+
+def test_what_is_refused(model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="partial_fit does not support checkpoint_folder"):
+        model().partial_fit(X, CLASSES, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="is the current folder"):
+        model(checkpoint_folder="").fit(X, CLASSES)
+    with pytest.raises(ValueError, match="'checkpoint_interval' parameter"):
+        model(checkpoint_interval=-1).fit(X, CLASSES)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        model(checkpoint_folder=tmp_path / "file").fit(X, CLASSES)
+
+
+def test_weights_that_diverge_are_not_kept(model) -> None:
+    other = model(learning_rate=1e30, max_grad_norm=None, head_init="random")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        other.fit(X, CLASSES)
+    assert files(other) == []
+
+
+def test_clones_of_a_search_do_not_collide(model) -> None:
+    grid = {"learning_rate": [1e-2, 2e-2], "max_epochs": [1, 2]}
+    expected = GridSearchCV(model(checkpoint_folder=None), grid, cv=2).fit(X, CLASSES)
+    search = GridSearchCV(model(), grid, cv=2, n_jobs=2).fit(X, CLASSES)
+    np.testing.assert_array_equal(
+        search.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
+    )
+    assert files(model()) == []
+
+
+def test_a_copy_that_was_saved_goes_on(model, tmp_path: Path) -> None:
+    """The estimator is another one, as in another process."""
+    other = interrupted(model(), 7)
+    joblib.dump(clone(other), tmp_path / "estimator")
+    assert n_steps_of(joblib.load(tmp_path / "estimator")) == 15 - 7
+
+
+def test_another_process_finds_it(model, tiny_bert: str) -> None:
+    """Whatever the seed of Python's hashes, and where a function or a scorer lies in memory."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from killed_fits import CLASSES, X
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn_longbert import LongBertClassifier
+from test_resume import Stop
+model = LongBertClassifier(
+    {tiny_bert!r}, layers="last", baseline=None, max_epochs=1, random_state=0,
+    checkpoint_folder={str(model().checkpoint_folder)!r}, scoring=make_scorer(accuracy_score),
+)
+model.set_params(callbacks=[Stop(1)])
+try:
+    model.fit(X, CLASSES)
+except KeyboardInterrupt:
+    pass
+"""
+    for seed in "12":
+        subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": seed})
+    assert len(files(model())) == 1
+
+
+def test_callbacks_of_skorch_see_the_whole_history(model, tiny_bert: str) -> None:
+    checkpoint = skorch.callbacks.EpochScoring("accuracy", lower_is_better=False, name="seen")
+    given = {"X_val": X, "y_val": CLASSES}
+    expected = model(checkpoint_folder=None).set_params(callbacks=[checkpoint])
+    expected.fit(X, CLASSES, **given)
+    other = model().set_params(callbacks=[checkpoint, Stop(8)])
+    with pytest.raises(KeyboardInterrupt):
+        other.fit(X, CLASSES, **given)
+    other.set_params(callbacks=[checkpoint]).fit(X, CLASSES, **given)
+    names = ["epoch", "seen", "seen_best", "train_batch_count", "valid_batch_count"]
+    for name in names:
+        assert other.net_.history[:, name] == expected.net_.history[:, name]
