@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._baselines.choose import Baseline, check_same, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._net_factory import NetFactory, draw_seed
 from sklearn_longbert._plain import plain
@@ -27,6 +28,7 @@ from sklearn_longbert._targets.checks import (
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs
+from sklearn_longbert._texts.stretches import STREAM_TEXTS
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
 from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of, start_of
 from sklearn_longbert._training.losses import DivergedError
@@ -330,10 +332,15 @@ class BaseLongBert(NetFactory):
         if self._known is not None and X is self._known[0]:
             return self._known[1]
         inputs = self._check_input(X, needs_texts=self._baseline is not None)
-        documents = self._chunk_and_warn(inputs, self.chunker_)
         self._set_micro_batches()
-        parts = parts_of(self._baseline, inputs)
-        logits = self.net_.predict_logits(documents, parts, progress=bool(self.verbose))
+        logits = np.empty((len(inputs), self._targets.n_outputs), dtype=np.float32)
+        is_short = len(inputs) <= STREAM_TEXTS
+        with Bar(total=len(inputs), desc="predict", disable=is_short or not self.verbose) as bar:
+            for rows, documents in self._stretches(inputs, self.chunker_):
+                parts = parts_of(self._baseline, inputs[rows])
+                progress = is_short and bool(self.verbose)
+                logits[rows] = self.net_.predict_logits(documents, parts, progress)
+                bar.update(len(documents))
         check_logits(logits, type(self).__name__)
         return logits
 

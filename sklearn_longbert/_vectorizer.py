@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
 from sklearn_longbert._encoding.memory import own_modes
-from sklearn_longbert._encoding.passes import STREAM_TEXTS, Passes, document_embeddings, stretches
+from sklearn_longbert._encoding.passes import Passes, document_embeddings
 from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
@@ -33,10 +33,8 @@ from sklearn_longbert._saving.saved import Saved
 from sklearn_longbert._saving.vectorizer import load, save
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.chunker import TextChunker
-from sklearn_longbert._texts.reader import Inputs, TextReader, characters_to_warn_of
-from sklearn_longbert._texts.unknown import Characters, warn_of_unknown_tokens
-
-STREAM_CHARACTERS = 2**23  # most characters that are chunked and encoded at once
+from sklearn_longbert._texts.reader import Inputs, TextReader
+from sklearn_longbert._texts.stretches import STREAM_TEXTS
 
 
 @with_shared_docs(
@@ -209,19 +207,13 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         self._validate_params()
         passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
         embeddings = np.empty((len(inputs), self.encoder_.embedding_size), dtype=np.float32)
-        # one token is about four characters
-        sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
-        characters = Characters()
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
-            for rows in stretches(sizes, STREAM_CHARACTERS):
-                documents = self._chunk(inputs[rows], self.chunker_, "X")
-                characters = characters.plus(characters_to_warn_of(inputs, documents))
+            for rows, documents in self._stretches(inputs, self.chunker_):
                 with own_modes(passes.device):
                     part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
-        warn_of_unknown_tokens(characters, self.model_name)
         if self.norm is None:
             return embeddings
         parts = embeddings.reshape(-1, self.encoder_.encoder.config.hidden_size)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from tiny import save_tiny_encoder
 
 from sklearn_longbert import LongBertVectorizer, TextChunker, _vectorizer
-from sklearn_longbert._encoding import passes as passes_module
+from sklearn_longbert._texts import reader as reader_module
 
 TEXTS = ["good", "bad news " * 70, "", "the quick brown fox story " * 25, "sport match " * 9]
 SETTINGS: dict[str, Any] = {"chunk_size": 16, "precision": "float32", "device": "cpu"}
@@ -64,13 +64,17 @@ def test_streams_in_stretches(
         return embed(network, documents, passes)
 
     monkeypatch.setattr(_vectorizer, "document_embeddings", record)
-    monkeypatch.setattr(passes_module, "STREAM_TEXTS", 4)
+    monkeypatch.setattr(reader_module, "STREAM_TEXTS", 4)
     np.testing.assert_allclose(vectorizer.transform(TEXTS * 3), whole, rtol=1e-4, atol=1e-6)
     assert sizes == [4, 4, 4, 3]
     sizes.clear()
-    monkeypatch.setattr(_vectorizer, "STREAM_CHARACTERS", 650)
-    vectorizer.transform(TEXTS)  # of 4, 630, 0, 650 and 108 characters
-    assert sizes == [3, 1, 1]
+    documents = TextChunker(vectorizer.model_name, chunk_size=16).fit_transform(TEXTS)
+    n_tokens = [document.n_tokens for document in documents]
+    monkeypatch.setattr(reader_module, "STREAM_TOKENS", sum(n_tokens[:3]))
+    for X in (TEXTS, documents):
+        vectorizer.transform(X)
+        assert sizes == [3, 1, 1]
+        sizes.clear()
 
 
 def test_chunked_texts_are_accepted(vectorizer: LongBertVectorizer, tiny_bert: str) -> None:

@@ -154,8 +154,8 @@ class ChunkBatch:
         Returns
         -------
         numbers : ndarray of shape (n_distinct,)
-            One chunk of each kind. Their order depends on their token ids only. So predictions
-            do not depend on the order of the documents, not even in the last bit.
+            One chunk of each kind. Their order depends on their token ids only. So outputs do
+            not depend on the order of the documents of a batch, not even in the last bit.
         stand_ins : ndarray of shape (n_chunks,)
             For each chunk, the equal one among `numbers`.
         """

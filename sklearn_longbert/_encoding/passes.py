@@ -4,7 +4,7 @@ The chunks of all documents are sorted by length together, and equal chunks are 
 without gradients. Training has passes of its own, whose sizes are found here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,9 +25,8 @@ from sklearn_longbert._encoding.memory import (
 )
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._encoding.remembered import digest, encoder_digest, is_worth_it, remembered
+from sklearn_longbert._texts.stretches import STREAM_TOKENS, stretches
 
-STREAM_TEXTS = 1024  # most texts that are chunked at once, and sorted together
-STREAM_TOKENS = 2**21
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
 
 
@@ -239,21 +238,6 @@ def document_embeddings(
         batch = ChunkBatch(documents[rows])
         means.append(mean_of_chunks(encode_chunks(network, batch, passes), batch.chunk_counts))
     return torch.cat(means)
-
-
-def stretches(sizes: Sequence[int], largest: int) -> Iterator[slice]:
-    """Yield slices of at most `STREAM_TEXTS` texts whose sizes sum to at most `largest`.
-
-    A single text is never divided, so a larger one comes alone.
-    """
-    start = total = 0
-    for index, size in enumerate(sizes):
-        is_full = index - start == STREAM_TEXTS or total + size > largest
-        if is_full and index > start:
-            yield slice(start, index)
-            start, total = index, 0
-        total += size
-    yield slice(start, len(sizes))
 
 
 def training_limits(

@@ -186,7 +186,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
         warn_of_unknown_tokens(count_characters(documents), self.model_name)
         return documents
 
-    def _cut(self, texts: list[str], with_spans: bool) -> NDArray[np.object_]:
+    def _cut(self, texts: list[str], with_spans: bool, first: int = 0) -> NDArray[np.object_]:
         """Cut checked texts; documents without spans and text take a quarter of the memory.
 
         Parameters
@@ -194,6 +194,8 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
         texts : list of str
         with_spans : bool
             Whether documents hold their text and the character positions of their tokens.
+        first : int, default=0
+            Index of the first text, for messages.
 
         Returns
         -------
@@ -208,7 +210,7 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
             for index, of_text in enumerate(zip(batch, tokens, characters, strict=True), start):
                 documents[index] = self._document(*of_text, with_spans)
             start += len(batch)
-        self._check_not_empty(documents)
+        self._check_not_empty(documents, first)
         return documents
 
     def _document(
@@ -278,10 +280,10 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
                 f"chunk_overlap must be at most {body_size - 1}."
             )
 
-    def _check_not_empty(self, documents: NDArray[np.object_]) -> None:
+    def _check_not_empty(self, documents: NDArray[np.object_], first: int) -> None:
         if self.layout_.prefix or self.layout_.suffix:
             return
-        for index, document in enumerate(documents):
+        for index, document in enumerate(documents, first):
             if document.n_tokens == 0:
                 raise ValueError(
                     f"X at index {index} has no tokens, and this tokenizer adds no special ones: "

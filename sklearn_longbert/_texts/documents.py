@@ -207,6 +207,13 @@ class ChunkedDocument:
         return np.concatenate([prefix, self.token_ids[start:end], suffix])
 
 
+def array_of(documents: list[ChunkedDocument]) -> NDArray[np.object_]:
+    """Return documents as an array."""
+    array = np.empty(len(documents), dtype=object)
+    array[:] = documents
+    return array
+
+
 def as_documents(X: Any, name: str = "X") -> NDArray[np.object_] | None:
     """Return `X` as an array of documents if TextChunker made it, None if it holds texts.
 

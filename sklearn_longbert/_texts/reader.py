@@ -1,5 +1,6 @@
 """TextReader, the base of estimators and vectorizer, which checks and chunks their input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,17 @@ from sklearn_longbert._texts.checks import check_texts
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.documents import (
     ChunkedDocument,
+    array_of,
     as_documents,
     check_have_texts,
     chunk_report,
     warn_of_cut_texts,
+)
+from sklearn_longbert._texts.stretches import (
+    STREAM_CHARACTERS,
+    STREAM_TEXTS,
+    STREAM_TOKENS,
+    stretches,
 )
 from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
 
@@ -96,9 +104,12 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         self._check_token_pooling(token_pooling, chunker)
         return token_pooling
 
-    def _chunk(self, inputs: Inputs, chunker: TextChunker, name: str) -> NDArray[np.object_]:
+    def _chunk(
+        self, inputs: Inputs, chunker: TextChunker, name: str, first: int = 0
+    ) -> NDArray[np.object_]:
+        """Return the documents of texts, the first of which has the index `first` in `name`."""
         if not isinstance(inputs, np.ndarray):
-            return chunker._cut(inputs, with_spans=False)
+            return chunker._cut(inputs, with_spans=False, first=first)
         theirs, ours = inputs[0].layout, chunker.layout_
         if theirs == ours:
             return np.asarray(inputs, dtype=object)
@@ -120,6 +131,30 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         documents = self._chunk(inputs, chunker, "X")
         warn_of_unknown_tokens(characters_to_warn_of(inputs, documents), self.model_name)
         return documents
+
+    def _stretches(
+        self, inputs: Inputs, chunker: TextChunker
+    ) -> Iterator[tuple[slice, NDArray[np.object_]]]:
+        """Yield documents, a stretch at a time with its rows; at the end, warn of unknown tokens.
+
+        Stretches depend on the tokens alone. So they are the same for texts and for documents of
+        them.
+        """
+        # one token is about four characters
+        sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
+        characters, start, n_tokens = Characters(), 0, 0
+        held: list[ChunkedDocument] = []
+        for rows in stretches(sizes, STREAM_CHARACTERS):
+            documents = self._chunk(inputs[rows], chunker, "X", rows.start)
+            characters = characters.plus(characters_to_warn_of(inputs, documents))
+            for document in documents:
+                n_tokens += document.n_tokens
+                if held and (len(held) == STREAM_TEXTS or n_tokens > STREAM_TOKENS):
+                    yield slice(start, start + len(held)), array_of(held)
+                    start, n_tokens, held = start + len(held), document.n_tokens, []
+                held.append(document)
+        yield slice(start, start + len(held)), array_of(held)
+        warn_of_unknown_tokens(characters, self.model_name)
 
     def _chunk_to_train(
         self, inputs: Inputs, validation: Inputs | None, chunker: TextChunker

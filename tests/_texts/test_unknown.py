@@ -144,7 +144,7 @@ def test_a_small_share_is_no_warning(tiny_bert: str) -> None:
 def test_stretches_of_a_vectorizer_warn_once(
     tiny_bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sklearn_longbert._vectorizer.STREAM_CHARACTERS", 10)
+    monkeypatch.setattr("sklearn_longbert._texts.reader.STREAM_CHARACTERS", 10)
     vectorizer = LongBertVectorizer(tiny_bert, chunk_size=32).fit()
     with pytest.warns(UserWarning, match=WARNING) as caught:
         vectorizer.transform(UNKNOWN)
