@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sklearn_longbert._history_display import HistoryDisplay
     from sklearn_longbert._regressor import LongBertRegressor
     from sklearn_longbert._texts.chunker import TextChunker
+    from sklearn_longbert._texts.store import TokenStore
     from sklearn_longbert._vectorizer import LongBertVectorizer
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LongBertVectorizer",
     "PassageDisplay",
     "TextChunker",
+    "TokenStore",
 ]
 
 _MODULE_OF = {
@@ -36,6 +38,7 @@ _MODULE_OF = {
     "LongBertVectorizer": "_vectorizer",
     "PassageDisplay": "_explaining.display",
     "TextChunker": "_texts.chunker",
+    "TokenStore": "_texts.store",
 }
 
 

@@ -143,10 +143,10 @@ class LongBertEstimator(BaseLongBert):
         given = {"level": level, "max_sentences": max_sentences}
         validate_parameter_constraints(constraints, given, f"{type(self).__name__}.explain")
         inputs = self._check_input(X, needs_texts=True)
-        if isinstance(inputs, list):
-            documents = self.chunker_._cut(inputs, with_spans=True)
-        else:
+        if not isinstance(inputs, list):
             documents = self._chunk(inputs, self.chunker_, "X")
+        if not isinstance(inputs, np.ndarray):  # a store does not keep the places of tokens
+            documents = self.chunker_._cut(texts_of(inputs), with_spans=True)
         self._set_micro_batches()
         how = (level, plain(max_sentences), bool(self.verbose))
         return explain(texts_of(inputs), documents, self.net_, self._baseline, self._targets, *how)

@@ -13,12 +13,12 @@ from torch import nn
 
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.remembered import digest
+from sklearn_longbert._folders import named_folder
 from sklearn_longbert._parameters import BaseParameters
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
-from sklearn_longbert._saving.folders import named_folder
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._training.head_start import Start

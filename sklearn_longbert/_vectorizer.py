@@ -164,8 +164,8 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         inputs: Inputs = [""] if X is None else self._check_input(X)
         chunker = self._chunker_for(inputs).fit()
         self._check_token_pooling(self.token_pooling, chunker)
-        if X is not None and isinstance(inputs, np.ndarray):
-            self._chunk(inputs, chunker, "X")
+        if X is not None and not isinstance(inputs, list):
+            self._chunk(inputs[:1], chunker, "X")  # all are cut alike
         device = select_device(str(plain(self.device)))
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)

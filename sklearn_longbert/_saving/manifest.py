@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from warnings import warn
 
-from sklearn_longbert._provenance import library_versions
-from sklearn_longbert._saving.encoder_files import FILES
-from sklearn_longbert._saving.folders import (
+from sklearn_longbert._folders import (
     absolute,
     check_files,
     check_replaceable,
@@ -26,6 +24,8 @@ from sklearn_longbert._saving.folders import (
     named_folder,
     written_beside,
 )
+from sklearn_longbert._provenance import library_versions
+from sklearn_longbert._saving.encoder_files import FILES
 from sklearn_longbert._saving.json import from_json, to_json
 from sklearn_longbert._version import __version__
 
@@ -137,7 +137,7 @@ def saved_folder(
     folder = named_folder(name)
     content: dict[str, Any] = {name: _in_json(section) for name, section in sections.items()}
     check_replaceable(folder, OURS)
-    with written_beside(folder, OURS) as beside:
+    with _failing_as_a_whole(folder), written_beside(folder, OURS) as beside:
         yield beside
         content["estimator"] = kind
         content["versions"] = library_versions()
@@ -150,6 +150,24 @@ def saved_folder(
         for path in beside.iterdir():  # only its owner can read a file of safetensors
             shutil.copymode(beside / MANIFEST, path)
         _check_loadable(beside, kind, contents, check)
+
+
+@contextmanager
+def _failing_as_a_whole(folder: Path) -> Iterator[None]:
+    """Turn errors of safetensors, tokenizers and the system into one that says what failed."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except Exception as error:
+        # a ValueError says its cure
+        cure = "" if isinstance(error, ValueError) else ": see to room and permission there"
+        failed = OSError(
+            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error})"
+            f"{cure}. What was in {folder} is unchanged."
+        )
+        failed.errno = getattr(error, "errno", None)
+        raise failed from error
 
 
 def _check_loadable(

@@ -3,7 +3,7 @@
 Every error says what was found, at which index, and what to do about it.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from typing import Any, NoReturn
 from warnings import warn
 
@@ -295,9 +295,7 @@ def _check_finite(values: NDArray[np.floating[Any]], name: str) -> None:
     )
 
 
-def check_lengths(
-    texts: Sequence[Any] | NDArray[Any], targets: NDArray[Any], texts_name: str, targets_name: str
-) -> None:
+def check_lengths(texts: Sized, targets: NDArray[Any], texts_name: str, targets_name: str) -> None:
     """Raise ValueError unless there is one target for each text."""
     if len(texts) != len(targets):
         raise ValueError(
@@ -323,9 +321,7 @@ def check_logits(logits: NDArray[Any], name: str) -> None:
         )
 
 
-def check_weights(
-    sample_weight: ArrayLike | None, texts: Sequence[Any] | NDArray[Any]
-) -> NDArray[np.float64]:
+def check_weights(sample_weight: ArrayLike | None, texts: Sized) -> NDArray[np.float64]:
     """Return the weight of every text, ones where `sample_weight` is None.
 
     Only the proportions of weights matter. So near the limits of float64, weights are multiplied

@@ -123,7 +123,7 @@ def _to_object_array(X: Any, name: str) -> NDArray[np.object_]:
         raise_no_array(X, name, error)
 
 
-def check_texts(X: Any, name: str = "X", missing: str = "error") -> list[str]:
+def check_texts(X: Any, name: str = "X", missing: str = "error", first: int = 0) -> list[str]:
     """Return `X` as a list of str, or say which element is not a text.
 
     Parameters
@@ -135,6 +135,8 @@ def check_texts(X: Any, name: str = "X", missing: str = "error") -> list[str]:
         Name of `X` in error messages.
     missing : {"error", "empty"}, default="error"
         Whether a missing text is an error or an empty text.
+    first : int, default=0
+        Index of the first text, for messages.
 
     Returns
     -------
@@ -152,12 +154,12 @@ def check_texts(X: Any, name: str = "X", missing: str = "error") -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             if missing != "empty" or not is_missing(text):
-                _raise_not_a_text(text, index, name)
+                _raise_not_a_text(text, first + index, name)
             texts[index] = ""
         elif type(text) is not str:
             texts[index] = str.__str__(text)  # str() of an enumeration's member is its name
         if not texts[index].isascii():
-            _check_encodable(texts[index], index, name)
+            _check_encodable(texts[index], first + index, name)
     return texts
 
 

@@ -5,7 +5,7 @@ its token ids are cut into chunks.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
 from os import PathLike
@@ -27,8 +27,10 @@ from sklearn_longbert._pretrained.loading import encoder_limit, load_config, loa
 from sklearn_longbert._provenance import Versioned
 from sklearn_longbert._shared_docs import with_shared_docs
 from sklearn_longbert._texts.boundaries import boundary_kinds
-from sklearn_longbert._texts.checks import check_texts
+from sklearn_longbert._texts.checks import as_column, check_texts
 from sklearn_longbert._texts.documents import CHUNK_SELECTIONS, ChunkedDocument, ChunkLayout
+from sklearn_longbert._texts.store import TokenStore, write_store
+from sklearn_longbert._texts.stretches import STREAM_CHARACTERS, STREAM_TEXTS
 from sklearn_longbert._texts.unknown import (
     Characters,
     characters_of,
@@ -186,6 +188,63 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
         warn_of_unknown_tokens(count_characters(documents), self.model_name)
         return documents
 
+    def transform_to(
+        self, folder: str | PathLike[str], X: Iterable[str], keep_texts: bool = True
+    ) -> TokenStore:
+        """Cut texts into chunks, and write them into a folder, a stretch at a time.
+
+        So the texts need not fit into memory. The store is given to the estimators in place of the
+        texts.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Folder that does not exist, is empty, or holds a token store, which is replaced.
+        X : iterable of str
+            Texts: an array-like as in :meth:`transform`, or an iterator, such as a generator that
+            reads files.
+        keep_texts : bool, default=True
+            Whether to keep the texts, compressed. A `baseline` needs them, and so do explanations.
+
+        Returns
+        -------
+        store : TokenStore
+            It takes two or four bytes a token and 48 bytes a text, beside the compressed texts.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an element is not a text, the message names its index, or there is none.
+        FileExistsError
+            If the folder holds anything else.
+        OSError
+            If the folder cannot be written. What was in it before is unchanged.
+
+        Examples
+        --------
+        >>> from tempfile import mkdtemp
+        >>> from sklearn_longbert import TextChunker
+        >>> lines = (f"This is the text of number {number}." for number in range(1000))
+        >>> store = TextChunker().fit().transform_to(mkdtemp(), lines)
+        >>> len(store), store[7]
+        (1000, <ChunkedDocument: 8 tokens, 1 chunks>)
+        """
+        check_is_fitted(self)
+        characters = Characters()
+
+        def batches() -> Iterator[tuple[list[str], NDArray[np.object_]]]:
+            nonlocal characters
+            for first, batch in _stretches_of(X):
+                texts = check_texts(batch, missing=self.missing, first=first)
+                documents = self._cut(texts, with_spans=False, first=first)
+                characters = characters.plus(count_characters(documents))
+                yield texts, documents
+
+        size = self.tokenizer_.get_vocab_size()
+        store = write_store(folder, batches(), self.layout_, size, keep_texts)
+        warn_of_unknown_tokens(characters, self.model_name)
+        return store
+
     def _cut(self, texts: list[str], with_spans: bool, first: int = 0) -> NDArray[np.object_]:
         """Cut checked texts; documents without spans and text take a quarter of the memory.
 
@@ -313,6 +372,25 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []  # the output holds documents
         return tags
+
+
+def _stretches_of(X: Any) -> Iterator[tuple[int, list[Any]]]:
+    """Yield elements of an iterable, as many as are chunked at once, with the index of the first.
+
+    An empty iterable has one empty stretch.
+    """
+    if isinstance(X, str | bytes) or hasattr(X, "__len__") or not isinstance(X, Iterable):
+        X = as_column(X).tolist()
+    first, n_characters = 0, 0
+    batch: list[Any] = []
+    for element in X:
+        size = len(element) if isinstance(element, str) else 0
+        if batch and (len(batch) == STREAM_TEXTS or n_characters + size > STREAM_CHARACTERS):
+            yield first, batch
+            first, n_characters, batch = first + len(batch), 0, []
+        batch.append(element)
+        n_characters += size
+    yield first, batch
 
 
 def _batches(texts: list[str]) -> Iterator[list[str]]:

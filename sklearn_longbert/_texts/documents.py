@@ -4,7 +4,7 @@ Invariants: joining the chunks without their overlap gives the tokens of the tex
 reaches the end of the text is the last one; an empty text is one chunk of special tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from warnings import warn
@@ -129,10 +129,11 @@ class ChunkedDocument:
         The end of each chunk but the last, before `max_chunks` applies. If it is not given, the
         text is cut as if a sentence could end before every token.
     text : str or None
-        The text itself. Inside an estimator it is left out.
+        The text itself. Inside an estimator it is left out. A function that is given in its place
+        is called whenever the text is read.
     """
 
-    __slots__ = ("characters", "cuts", "layout", "text", "tokens")
+    __slots__ = ("_text", "characters", "cuts", "layout", "tokens")
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class ChunkedDocument:
         layout: ChunkLayout,
         characters: Characters = Characters(),  # noqa: B008 (it cannot be changed)
         cuts: NDArray[np.int32] | None = None,
-        text: str | None = None,
+        text: str | Callable[[], str] | None = None,
     ) -> None:
         self.tokens = tokens
         self.layout = layout
@@ -148,16 +149,22 @@ class ChunkedDocument:
         if cuts is None:
             cuts = layout.cuts(np.zeros(tokens.shape[1], dtype=np.int8))
         self.cuts = cuts
-        self.text = text
+        self._text = text
+
+    @property
+    def text(self) -> str | None:
+        """The text itself, if it is known."""
+        return self._text() if callable(self._text) else self._text
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep values that skops takes, too."""
-        state = {name: getattr(self, name) for name in self.__slots__}
+        names = ("cuts", "layout", "text", "tokens")
+        state = {name: getattr(self, name) for name in names}
         return {**state, "characters": list(self.characters)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.tokens, self.layout, self.cuts = state["tokens"], state["layout"], state["cuts"]
-        self.text = state["text"]
+        self._text = state["text"]
         self.characters = Characters(*state["characters"])
 
     def __repr__(self) -> str:

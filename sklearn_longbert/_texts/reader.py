@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ from sklearn_longbert._texts.documents import (
     chunk_report,
     warn_of_cut_texts,
 )
+from sklearn_longbert._texts.store import TokenStore
 from sklearn_longbert._texts.stretches import (
     STREAM_CHARACTERS,
     STREAM_TEXTS,
@@ -29,20 +31,23 @@ from sklearn_longbert._texts.stretches import (
 )
 from sklearn_longbert._texts.unknown import Characters, count_characters, warn_of_unknown_tokens
 
-Inputs = list[str] | NDArray[np.object_]
+Inputs = list[str] | NDArray[np.object_] | TokenStore
 
 
 def texts_of(inputs: Inputs) -> list[str]:
     """Return the texts of inputs, which may be documents that hold them."""
     if isinstance(inputs, list):
         return inputs
-    return [document.text for document in inputs]
+    texts: list[Any] = [document.text for document in inputs]  # they are checked to be there
+    return texts
 
 
 def keys_of(inputs: Inputs) -> list[str] | list[bytes]:
-    """Return what is the same for equal texts: the texts, or the token ids of documents."""
+    """Return what is the same for equal texts: they themselves, or token ids where they are not."""
     if isinstance(inputs, list):
         return inputs
+    if all(document.text is not None for document in inputs):
+        return texts_of(inputs)
     return [document.token_ids.tobytes() for document in inputs]
 
 
@@ -50,10 +55,12 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
     """Accept texts or documents of TextChunker, and chunk them as the parameters say."""
 
     def _check_input(self, X: ArrayLike, name: str = "X", needs_texts: bool = False) -> Inputs:
-        """Return texts as a list of str, and documents of TextChunker unchanged.
+        """Return texts as a list of str, and documents or a store of TextChunker unchanged.
 
         If `needs_texts`, documents must hold their texts.
         """
+        if isinstance(X, TokenStore):
+            return _checked_store(X, name, needs_texts)
         documents = as_documents(X, name)
         if documents is None:
             return check_texts(X, name, self.missing)
@@ -108,7 +115,7 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         self, inputs: Inputs, chunker: TextChunker, name: str, first: int = 0
     ) -> NDArray[np.object_]:
         """Return the documents of texts, the first of which has the index `first` in `name`."""
-        if not isinstance(inputs, np.ndarray):
+        if isinstance(inputs, list):
             return chunker._cut(inputs, with_spans=False, first=first)
         theirs, ours = inputs[0].layout, chunker.layout_
         if theirs == ours:
@@ -141,7 +148,11 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         them.
         """
         # one token is about four characters
-        sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
+        sizes: Any
+        if isinstance(inputs, TokenStore):
+            sizes = 4 * inputs.n_tokens
+        else:
+            sizes = [len(text) if isinstance(text, str) else 4 * text.n_tokens for text in inputs]
         characters, start, n_tokens = Characters(), 0, 0
         held: list[ChunkedDocument] = []
         for rows in stretches(sizes, STREAM_CHARACTERS):
@@ -182,4 +193,19 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
 
 def characters_to_warn_of(inputs: Inputs, documents: NDArray[np.object_]) -> Characters:
     """Return the characters of texts; TextChunker has warned of those of its documents."""
-    return Characters() if isinstance(inputs, np.ndarray) else count_characters(documents)
+    return count_characters(documents) if isinstance(inputs, list) else Characters()
+
+
+def _checked_store(store: TokenStore, name: str, needs_texts: bool) -> TokenStore:
+    """Return a store, or raise ValueError if it is empty or lacks the texts that are needed."""
+    if len(store) == 0:
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required: {name} "
+            f"is empty, pass at least one text."
+        )
+    if needs_texts and not store.has_texts:
+        raise ValueError(
+            f"{name} is a token store without its texts, which a baseline and explain need: write "
+            f"it with keep_texts=True, or fit with baseline=None."
+        )
+    return store

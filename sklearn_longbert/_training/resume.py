@@ -24,8 +24,8 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_longbert._encoding.remembered import digest, tensors_digest
+from sklearn_longbert._folders import written_file
 from sklearn_longbert._plain import plain
-from sklearn_longbert._saving.folders import written_file
 from sklearn_longbert._saving.json import from_json, to_json
 from sklearn_longbert._training.averaging import Weights, copy_weights, set_weights
 from sklearn_longbert._training.callbacks import KeptEpoch

@@ -47,9 +47,10 @@ from sklearn_longbert import (
     TextChunker,
     __version__,
 )
+from sklearn_longbert import _folders as folders
 from sklearn_longbert import _provenance as provenance
 from sklearn_longbert._saving import estimator as persistence
-from sklearn_longbert._saving import folders, manifest
+from sklearn_longbert._saving import manifest
 from sklearn_longbert._saving.json import from_json, to_json
 
 TEXTS = ["good fox jumps " * 9, "bad dog runs " * 9, "good news", "bad"] * 2

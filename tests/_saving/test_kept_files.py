@@ -19,7 +19,7 @@ import pytest
 from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
-from sklearn_longbert._saving import folders
+from sklearn_longbert import _folders as folders
 
 TEXTS = ["good fox jumps " * 9, "bad dog runs " * 9] * 2
 OURS = {"config.json", "head.safetensors", "model.safetensors", "sklearn_longbert.json",

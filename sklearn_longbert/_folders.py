@@ -61,8 +61,8 @@ def check_replaceable(folder: Path, ours: Collection[str]) -> None:
     others = [name for name, is_file in names.items() if not is_file or name not in known]
     if others:
         raise FileExistsError(
-            f"{folder} holds {min(others)}, which save_pretrained did not write and will not "
-            f"delete: pass a new or empty folder, or one it has written."
+            f"{folder} holds {min(others)}, which sklearn_longbert did not write and will "
+            f"not delete: pass a new or empty folder, or one it has written."
         )
 
 
@@ -132,18 +132,9 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
         yield beside
         _write_through(beside)
         _replace(folder, beside, ours)
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
-        if not isinstance(error, Exception) or isinstance(error, FileExistsError):
-            raise
-        # safetensors and tokenizers have errors of their own; a ValueError says its cure
-        cure = "" if isinstance(error, ValueError) else ": see to room and permission there"
-        failed = OSError(
-            f"The estimator could not be saved in {folder} ({type(error).__name__}: {error})"
-            f"{cure}. What was in {folder} is unchanged."
-        )
-        failed.errno = getattr(error, "errno", None)
-        raise failed from error
+        raise
 
 
 @contextmanager
