@@ -22,7 +22,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from tiny import ENCODER_ALONE
 
-from sklearn_longbert import LongBertClassifier
+from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._training import resume
 
 FEW = ["attention-labels", "defaults", "early stopping", "random chunks"]
@@ -163,6 +163,14 @@ def test_other_data_starts_anew(name, model) -> None:
     assert n_steps_of(interrupted(model(), 7), *DATA[name]) == 15
 
 
+def test_other_chunks_start_anew(model, tiny_bert: str) -> None:
+    """Where TextChunker has cut, the parameters of the estimator do not tell how."""
+    cut = [TextChunker(tiny_bert, chunk_size=size).fit_transform(X) for size in (10, 9)]
+    other = interrupted(model(chunk_size=None), 7, cut[0], CLASSES)
+    assert n_steps_of(other, cut[1], CLASSES) == 15
+    assert n_steps_of(other, cut[0], CLASSES) == 15 - 7
+
+
 def test_another_encoder_of_the_same_name_starts_anew(
     tiny_bert: str, model, tmp_path: Path
 ) -> None:
@@ -237,7 +245,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from killed_fits import CLASSES, X
 from sklearn.metrics import accuracy_score, make_scorer
-from sklearn_longbert import LongBertClassifier
+from sklearn_longbert import LongBertClassifier, TextChunker
 from test_resume import Stop
 model = LongBertClassifier(
     {tiny_bert!r}, layers="last", baseline=None, max_epochs=1, random_state=0,

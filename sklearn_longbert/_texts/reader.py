@@ -42,12 +42,13 @@ def texts_of(inputs: Inputs) -> list[str]:
     return texts
 
 
-def keys_of(inputs: Inputs) -> list[str] | list[bytes]:
+def keys_of(inputs: Inputs) -> list[Any]:
     """Return what is the same for equal texts: they themselves, or token ids where they are not."""
     if isinstance(inputs, list):
         return inputs
-    if all(document.text is not None for document in inputs):
-        return texts_of(inputs)
+    texts = [document.text for document in inputs]
+    if None not in texts:
+        return texts
     return [document.token_ids.tobytes() for document in inputs]
 
 

@@ -187,7 +187,9 @@ class LongBertNet(ScoredNet):
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self._caching(dataset):
-            progress = None if self.checkpoint is None else self.checkpoint.find(self)
+            progress = None
+            if self.checkpoint is not None:
+                progress = self.checkpoint.find(self, dataset.documents[0].layout)
             if progress is not None:
                 restore_start(self, progress)
             elif is_new and self.first_start is not None:

@@ -27,6 +27,7 @@ from sklearn_longbert._encoding.remembered import digest, tensors_digest
 from sklearn_longbert._folders import written_file
 from sklearn_longbert._plain import plain
 from sklearn_longbert._saving.json import from_json, to_json
+from sklearn_longbert._texts.documents import ChunkLayout
 from sklearn_longbert._training.averaging import Weights, copy_weights, set_weights
 from sklearn_longbert._training.callbacks import KeptEpoch
 
@@ -76,10 +77,15 @@ class FitCheckpoint(Callback):
         self.interval = interval
         self.key = key
 
-    def find(self, net: Any) -> Progress | None:
+    def find(self, net: Any, layout: ChunkLayout) -> Progress | None:
         """Return the progress of an earlier run of this fit, None if there is none.
 
-        The net has the weights before training.
+        Parameters
+        ----------
+        net : LongBertNet
+            With the weights before training.
+        layout : ChunkLayout
+            The rules by which the texts were cut.
 
         Raises
         ------
@@ -87,8 +93,9 @@ class FitCheckpoint(Callback):
             If the file is damaged.
         """
         weights = tensors_digest(net.module_.state_dict())
-        layout = net.module_.layers, net.module_.token_pooling
-        self.path_ = self.folder / digest(self.key, weights, layout, net.seed).hex() / FILE
+        taken = net.module_.layers, net.module_.token_pooling
+        name = digest(self.key, weights, taken, layout, net.seed).hex()
+        self.path_ = self.folder / name / FILE
         self.written_at_ = monotonic()
         return read_progress(self.path_) if self.path_.is_file() else None
 
