@@ -18,8 +18,8 @@ and with micro-batches of 2,048 tokens of which only the first keeps its graph, 
 
 asks instead whether the memory of prediction depends on the number of texts: texts of 20 tokens
 each, from a generator into a token store, and predicted by a random encoder of two layers, each
-number in a fresh process. Memory is what the process alone takes (USS), at most, beyond what it
-takes before the prediction. ``memory_texts.csv`` and ``memory_texts.png`` are written.
+number in a fresh process. Memory is the resident size of the process, at most, beyond what it is
+before the prediction. ``memory_texts.csv`` and ``memory_texts.png`` are written.
 """
 
 import argparse
@@ -157,9 +157,9 @@ def run_texts(n_texts, folder):
 
     def watch():
         while not ended.wait(0.1):
-            taken.append(process.memory_full_info().uss)
+            taken.append(process.memory_info().rss)
 
-    before = process.memory_full_info().uss
+    before = process.memory_info().rss
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()

@@ -74,22 +74,34 @@ class TokenStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = absolute(folder)
-        self._open()
         self._rows: NDArray[np.intp] | None = None
+        self._open()
 
     def _open(self) -> None:
         manifest = _manifest_of(self.folder)
         self._identity = manifest["identity"]
         self.layout = ChunkLayout(**manifest["layout"])
         self.has_texts = bool(manifest["has_texts"])
-        kinds = {TOKENS: manifest["dtype"], CUTS: "<i4", TEXTS: "u1", INDEX: "<i8"}
-        self._arrays = {name: _mapped(self.folder / name, kind) for name, kind in kinds.items()}
-        self._index = self._arrays[INDEX].reshape(-1, len(COLUMNS))
+        self._kinds = {TOKENS: manifest["dtype"], CUTS: "<i4", TEXTS: "u1", INDEX: "<i8"}
+        self._n_all = manifest["sizes"][INDEX] // (8 * len(COLUMNS))
+        self._maps: dict[str, NDArray[Any]] | None = None
+
+    def _mapped(self, name: str) -> NDArray[Any]:
+        """Return a file as an array.
+
+        Each part of a store maps the files anew. What a part has read is in the memory of the
+        process only as long as the part or its documents are.
+        """
+        if self._maps is None:
+            self._maps = {
+                each: _map(self.folder / each, kind) for each, kind in self._kinds.items()
+            }
+        return self._maps[name]
 
     @property
     def shape(self) -> tuple[int]:
         """The number of texts."""
-        return (len(self._index) if self._rows is None else len(self._rows),)
+        return (self._n_all if self._rows is None else len(self._rows),)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -101,16 +113,18 @@ class TokenStore:
         """Return the document of an index, or a store of the texts that a slice or array names."""
         if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:  # scikit-learn's form
             key = key[0]
-        rows = np.arange(len(self._index)) if self._rows is None else self._rows
-        chosen = rows[key]
+        if self._rows is None and isinstance(key, slice):
+            chosen = np.arange(*key.indices(self._n_all))
+        else:
+            chosen = (np.arange(self._n_all) if self._rows is None else self._rows)[key]
         if chosen.ndim == 0:
             return self._document(int(chosen))
         part = object.__new__(type(self))
-        part.__dict__.update(vars(self), _rows=chosen)
+        part.__dict__.update(vars(self), _rows=chosen, _maps=None)
         return part
 
     def __iter__(self) -> Iterator[ChunkedDocument]:
-        for row in range(len(self._index)) if self._rows is None else self._rows:
+        for row in range(self._n_all) if self._rows is None else self._rows:
             yield self._document(int(row))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.object_]:
@@ -121,19 +135,22 @@ class TokenStore:
     @property
     def n_tokens(self) -> NDArray[np.int64]:
         """Number of tokens of each text, of shape (n_samples,)."""
-        sizes = np.diff(self._index[:, 0], prepend=0)
+        # of a map that is dropped again, so that only the numbers stay in memory
+        ends = _map(self.folder / INDEX, self._kinds[INDEX]).reshape(-1, len(COLUMNS))[:, 0]
+        sizes = np.diff(ends, prepend=0)
         return sizes if self._rows is None else sizes[self._rows]
 
     def _document(self, row: int) -> ChunkedDocument:
-        start = self._index[row - 1] if row else np.zeros(len(COLUMNS), dtype=np.int64)
-        end = self._index[row]
+        index = self._mapped(INDEX).reshape(-1, len(COLUMNS))
+        start = index[row - 1] if row else np.zeros(len(COLUMNS), dtype=np.int64)
+        end = index[row]
 
         def part(name: str, column: int) -> NDArray[Any]:
-            return np.asarray(self._arrays[name][start[column] : end[column]])
+            return np.asarray(self._mapped(name)[start[column] : end[column]])
 
         text: Callable[[], str] | None = None
         if self.has_texts:
-            text = partial(_decompressed, self._arrays[TEXTS], int(start[2]), int(end[2]))
+            text = partial(_decompressed, self._mapped(TEXTS), int(start[2]), int(end[2]))
         n, n_unknown_tokens, n_unknown = map(int, end[3:])
         characters = Characters(n, n_unknown_tokens, n_unknown)
         return ChunkedDocument(part(TOKENS, 0)[None], self.layout, characters, part(CUTS, 1), text)
@@ -187,7 +204,7 @@ def write_store(
     return TokenStore(place)
 
 
-def _mapped(path: Path, kind: str) -> NDArray[Any]:
+def _map(path: Path, kind: str) -> NDArray[Any]:
     if path.stat().st_size == 0:  # which cannot be mapped
         return np.empty(0, dtype=kind)
     return np.memmap(path, dtype=kind, mode="r")
