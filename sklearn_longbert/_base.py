@@ -121,7 +121,7 @@ class BaseLongBert(NetFactory):
         """Train on checked texts, none of which has a weight of zero."""
         if validation is not None:
             validation = replace(validation, y=targets.index(validation.y, "y_val"))
-        checkpoint = self._make_checkpoint(data, validation)
+        checkpoint = self._make_checkpoint(targets, data, validation)
         previous, baseline = None, new_baseline(self.baseline, targets)
         if self._is_warm():
             previous, baseline = self.net_, self._baseline
@@ -152,7 +152,8 @@ class BaseLongBert(NetFactory):
 
         # During training, the weights are those of the last epoch and not of the best.
         reporter = TaskReporter(task, lambda net: as_if_fitted(net, best_epoch=len(net.history)))
-        net.callbacks = [*(net.callbacks or []), reporter]
+        # the checkpoint comes last, so that it holds what the others have recorded
+        net.callbacks = [*(net.callbacks or []), reporter, *([checkpoint] if checkpoint else [])]
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
             net.train(training, plain(self.max_epochs), naming)

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
+import joblib
 import numpy as np
 from torch import nn
 
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.remembered import digest
-from sklearn_longbert._folders import named_folder
+from sklearn_longbert._folders import absolute
 from sklearn_longbert._parameters import BaseParameters
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
@@ -124,17 +126,19 @@ class NetFactory(BaseParameters):
         return load_encoder(folder, *dropouts)
 
     def _check_checkpoints(self) -> None:
-        """Raise ValueError if a fit could not be found again."""
+        """Raise ValueError if a fit could not be found again, or OSError if not be written."""
         if self.checkpoint_folder is None:
             return
-        named_folder(self.checkpoint_folder)
         if not isinstance(plain(self.random_state), Integral):
             raise ValueError(
                 f"checkpoint_folder needs a random_state that is the same when the fit goes on, "
                 f"and random_state={self.random_state!r} is none: pass an int."
             )
+        absolute(self.checkpoint_folder).mkdir(parents=True, exist_ok=True)
 
-    def _make_checkpoint(self, data: Labelled, validation: Labelled | None) -> FitCheckpoint | None:
+    def _make_checkpoint(
+        self, targets: Targets, data: Labelled, validation: Labelled | None
+    ) -> FitCheckpoint | None:
         """Return where the progress of a fit of these texts is written."""
         if self.checkpoint_folder is None:
             return None
@@ -144,9 +148,9 @@ class NetFactory(BaseParameters):
             if name not in NOT_IN_KEY
         }
         texts = [each.digest() for each in (data, validation) if each is not None]
-        key = digest(__version__, type(self).__name__, parameters, *texts)
-        folder = named_folder(self.checkpoint_folder)
-        return FitCheckpoint(folder, float(self.checkpoint_interval), key)
+        names = _described(getattr(targets, "names", None))
+        key = digest(__version__, type(self).__name__, parameters, names, *texts)
+        return FitCheckpoint(absolute(self.checkpoint_folder), float(self.checkpoint_interval), key)
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:
@@ -155,6 +159,7 @@ def draw_seed(random_state: np.random.RandomState) -> int:
 
 def _described(value: Any) -> str:
     """Return what is the same for a parameter's value in another process."""
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    try:
+        return str(joblib.hash(value))
+    except (PicklingError, AttributeError, TypeError):  # such as a lambda's
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

@@ -209,8 +209,8 @@ PARAMETERS = {
         in another process, goes on from there and ends at the same weights, bit for bit. Each fit
         has a sub-folder of its own, named by a digest of its parameters, texts, targets and
         weights, which is deleted when the fit has ended. A fit of other texts or parameters
-        starts anew; only `device`, `micro_batch_tokens`, `verbose` and `callbacks` may change.
-        `random_state` must be an int. Files are three to four times as large as the weights that
+        starts anew; `device`, `micro_batch_tokens`, `verbose` and `callbacks` may change.
+        `random_state` must be an int. A file is three to five times as large as the weights that
         are trained. What `callbacks` have counted is not kept.""",
     ),
     "checkpoint_interval": (

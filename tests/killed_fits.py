@@ -88,7 +88,7 @@ def result_of(model: Any) -> dict[str, Any]:
 
 
 class Kill(skorch.callbacks.Callback):
-    """Kill the process after a number of steps, in a way."""
+    """Kill the process after a number of steps of its own, in a way."""
 
     def __init__(self, n_steps: int, way: str) -> None:
         self.n_steps, self.way = n_steps, way
@@ -97,10 +97,9 @@ class Kill(skorch.callbacks.Callback):
         self.n_done_ = 0
         return self
 
-    def on_batch_end(self, net: Any, training: bool = False, **_: Any) -> None:
-        if training:
-            self.n_done_ += 1
-        if self.n_done_ < self.n_steps:
+    def on_batch_begin(self, net: Any, training: bool = False, **_: Any) -> None:
+        self.n_done_ += training
+        if self.n_done_ <= self.n_steps:
             return
         if self.way == "step":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import joblib
 import numpy as np
@@ -19,23 +21,27 @@ import skorch.callbacks
 import torch
 from killed_fits import CASES, CLASSES, X
 from sklearn.base import clone
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV
 from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, TextChunker
+from sklearn_longbert._net_factory import NOT_IN_KEY
+from sklearn_longbert._targets.targets import targets_of_labels
 from sklearn_longbert._training import resume
+from sklearn_longbert._training.labelled import Labelled
 
 FEW = ["attention-labels", "defaults", "early stopping", "random chunks"]
 
 
 class Stop(skorch.callbacks.Callback):
-    """Fail after some steps, as Ctrl-C would."""
+    """Fail when some steps are done, as Ctrl-C would."""
 
     def __init__(self, n_steps: int) -> None:
         self.n_steps = n_steps
 
-    def on_batch_end(self, net: Any, training: bool = False, **_: Any) -> None:
-        if net.step_ == self.n_steps:
+    def on_batch_begin(self, net: Any, training: bool = False, **_: Any) -> None:
+        if training and net.step_ == self.n_steps:
             raise KeyboardInterrupt
 
 
@@ -125,15 +131,7 @@ OTHERS = {
     "device": torch.device("cpu"),
     "checkpoint_interval": 10,
 }
-ANEW = {
-    "random_state": 8,
-    "max_epochs": 4,
-    "learning_rate": 2e-2,
-    "max_chunks": 2,
-    "scoring": "accuracy",
-    "fine_tuning_share": 0.5,
-    "class_weight": {0: 2.0},
-}
+PLACES = {"checkpoint_folder", "checkpoint_interval"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -141,12 +139,114 @@ def test_what_weights_do_not_depend_on_may_change(name, model) -> None:
     assert n_steps_of(interrupted(model(), 7).set_params(**{name: OTHERS[name]})) == 15 - 7
 
 
-@pytest.mark.parametrize("name", ANEW)
-def test_other_parameters_start_anew(name, model) -> None:
-    other = interrupted(model(), 7).set_params(**{name: ANEW[name]})
-    assert n_steps_of(other) == 5 * other.max_epochs
+def test_other_parameters_start_anew(model) -> None:
+    other = interrupted(model(), 7).set_params(max_epochs=4)
+    assert n_steps_of(other) == 20
     assert len(files(other)) == 1  # that of the first fit, which may go on
     assert n_steps_of(interrupted(model(), 9)) == 15 - 9
+
+
+class Own:
+    """A baseline or a scoring whose repr tells nothing of it."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+        return float(self.value)
+
+
+def test_the_key_has_each_parameter(model) -> None:
+    """And their values whole, whatever their repr shows."""
+    targets = targets_of_labels(CLASSES)
+    data = Labelled(X, CLASSES, np.ones(len(X)))
+
+    def key(**parameters: Any) -> bytes:
+        estimator = model().set_params(**parameters)
+        return estimator._make_checkpoint(targets, data, None).key
+
+    for name in model().get_params():
+        if name not in PLACES:
+            assert (key(**{name: f"another {name}"}) == key()) == (name in NOT_IN_KEY), name
+    many = [f"word{number}" for number in range(100)]
+    values: list[Any] = [Own(1), Own(2), TfidfVectorizer(stop_words=many)]
+    values += [TfidfVectorizer(stop_words=[*many[:-1], "other"])]
+    assert len({key(baseline=value) for value in values}) == 4
+    assert key(class_weight={1: 2.0, 0: 3.0}) == key(class_weight={0: 3.0, 1: np.float64(2)})
+    other = targets_of_labels(np.array(["a", "b", "c"])[CLASSES])
+    assert model()._make_checkpoint(other, data, None).key != key()
+    assert model()._make_checkpoint(targets, data, data).key != key()
+    grouped = replace(data, groups=np.arange(len(X)) // 2)
+    assert model()._make_checkpoint(targets, grouped, None).key != key()
+
+
+def test_micro_batches_may_shrink(model) -> None:
+    """A fit that was killed because memory ran out."""
+    other = interrupted(model(micro_batch_tokens=1000), 7).set_params(micro_batch_tokens=12)
+    limits = []
+
+    class Look(skorch.callbacks.Callback):
+        def on_grad_computed(self, net: Any, **_: Any) -> None:
+            limits.append(net.limits_)
+
+    other.set_params(callbacks=[Look()]).fit(X, CLASSES)
+    assert set(limits) == {(12, 12)}
+
+
+def test_layers_that_a_callback_freezes(model) -> None:
+    def callbacks(*more: Any) -> list[Any]:
+        freezer = skorch.callbacks.Freezer("encoder.*", at=2)
+        return [freezer, skorch.callbacks.Unfreezer("encoder.*", at=3), *more]
+
+    expected = model(checkpoint_folder=None, callbacks=callbacks()).fit(X, CLASSES)
+    for n_steps in (7, 12):
+        other = model(callbacks=callbacks(Stop(n_steps)))
+        with pytest.raises(KeyboardInterrupt):
+            other.fit(X, CLASSES)
+        other.set_params(callbacks=callbacks()).fit(X, CLASSES)
+        np.testing.assert_array_equal(other.decision_function(X), expected.decision_function(X))
+
+
+def test_a_fit_killed_at_its_very_end(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = model(checkpoint_folder=None).fit(X, CLASSES)
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.FitCheckpoint, "remove", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            model().fit(X, CLASSES)
+    other = model()
+    assert n_steps_of(other) == 0
+    np.testing.assert_array_equal(other.decision_function(X), expected.decision_function(X))
+
+
+def test_an_equal_fit_that_ends_first_does_no_harm(model) -> None:
+    """It deletes the folder in which this one is writing."""
+    save_file, calls = resume.save_file, []
+
+    def delete_once(*arguments: Any) -> None:
+        if not calls:
+            shutil.rmtree(Path(arguments[1]).parent)
+        calls.append(arguments)
+        save_file(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "save_file", delete_once)
+        assert n_steps_of(model()) == 15
+    assert len(calls) > 2
+
+
+def test_failing_writes_are_named(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "save_file", Mock(side_effect=OSError("No space left on device")))
+    with pytest.raises(OSError, match=r"checkpoint .*fit.safetensors could not be written \(No sp"):
+        model().fit(X, CLASSES)
+
+
+def test_a_history_without_a_form_is_named(model) -> None:
+    class Record(skorch.callbacks.Callback):
+        def on_batch_end(self, net: Any, **_: Any) -> None:
+            net.history.record("odd", torch.tensor(1.0))
+
+    with pytest.raises(TypeError, match=r"checkpoint cannot be written, .* a callback has put it"):
+        model(callbacks=[Record()]).fit(X, CLASSES)
 
 
 DATA = {
@@ -205,8 +305,6 @@ def test_a_seed_is_needed(random_state, model) -> None:
 def test_what_is_refused(model, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="partial_fit does not support checkpoint_folder"):
         model().partial_fit(X, CLASSES, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match="is the current folder"):
-        model(checkpoint_folder="").fit(X, CLASSES)
     with pytest.raises(ValueError, match="'checkpoint_interval' parameter"):
         model(checkpoint_interval=-1).fit(X, CLASSES)
     (tmp_path / "file").write_text("")
@@ -219,6 +317,10 @@ def test_weights_that_diverge_are_not_kept(model) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         other.fit(X, CLASSES)
     assert files(other) == []
+    last = model(learning_rate=1e38, max_epochs=1, batch_size=100, max_grad_norm=None)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        last.fit(X, CLASSES)
+    assert files(last) == []
 
 
 def test_clones_of_a_search_do_not_collide(model) -> None:
@@ -272,5 +374,6 @@ def test_callbacks_of_skorch_see_the_whole_history(model, tiny_bert: str) -> Non
         other.fit(X, CLASSES, **given)
     other.set_params(callbacks=[checkpoint]).fit(X, CLASSES, **given)
     names = ["epoch", "seen", "seen_best", "train_batch_count", "valid_batch_count"]
+    names += ["train_loss_best", "valid_loss_best"]
     for name in names:
         assert other.net_.history[:, name] == expected.net_.history[:, name]

@@ -262,7 +262,7 @@ class Batches:
             order = random_state_of(_seed_of(self.seed, epoch)).permutation(order)
         for number in range(first, len(self)):
             rows = order[number * self.batch_size :][: self.batch_size]
-            seed = None if self.seed is None else _seed_of(self.seed, epoch, number)
+            seed = None if self.seed is None else _seed_of(self.seed, epoch, number + 1)
             data, places = self.dataset, torch.from_numpy(rows)
             chunks = ChunkBatch(data.documents[rows], seed, data.offsets[places])
             yield chunks, (data.targets[places], data.weights[places])

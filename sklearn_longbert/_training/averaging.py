@@ -28,11 +28,14 @@ def default_share(n_groups: int) -> float:
 
 
 def copy_weights(network: nn.Module) -> Weights:
-    """Return copies of the weights that training changes, on the CPU."""
+    """Return copies of the weights that training may change, on the CPU.
+
+    Callbacks may freeze weights for a while, which are copied, too.
+    """
     return {
         name: weight.detach().to("cpu", copy=True)
         for name, weight in network.named_parameters()
-        if weight.requires_grad
+        if weight.requires_grad or not network.frozen
     }
 
 

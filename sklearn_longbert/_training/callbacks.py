@@ -31,7 +31,6 @@ def default_callbacks(
     schedule: Callable[[int], float] | None,
     max_grad_norm: float | None,
     monitor: Callback | None,
-    checkpoint: Callback | None,
 ) -> list[tuple[str, Callback]]:
     """Return the callbacks of every training.
 
@@ -42,8 +41,6 @@ def default_callbacks(
     max_grad_norm : float or None
     monitor : Callback or None
         Gets the losses of the validation texts, which are passed on to the history.
-    checkpoint : Callback or None
-        Writes what the others have recorded.
     """
     callbacks: list[tuple[str, Callback]] = [
         ("epoch_timer", EpochTimer()),
@@ -56,8 +53,6 @@ def default_callbacks(
         callbacks.append(("schedule", Schedule(schedule)))
     if monitor is not None:
         callbacks += [("valid_loss", PassthroughScoring("valid_loss")), ("validation", monitor)]
-    if checkpoint is not None:
-        callbacks.append(("fit_checkpoint", checkpoint))
     return callbacks
 
 

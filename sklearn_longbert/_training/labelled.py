@@ -50,6 +50,8 @@ class Labelled:
     def digest(self) -> bytes:
         """Return a digest of the texts and of all that belongs to them."""
         texts = [key if isinstance(key, bytes) else key.encode() for key in keys_of(self.inputs)]
+        if not isinstance(self.inputs, list):
+            texts += [document.cuts.tobytes() for document in self.inputs]
         arrays = [self.weights, self.y, self.groups, self.loss_weights]
         return digest(*texts, *(None if array is None else array.tobytes() for array in arrays))
 

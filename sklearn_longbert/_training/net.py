@@ -155,6 +155,9 @@ class LongBertNet(ScoredNet):
                 Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
             ):
                 self._train(dataset, n_epochs)
+            for name, weight in self.module_.named_parameters():
+                if not torch.isfinite(weight.sum()):
+                    raise self.diverged(f"Parameter {name}")
         except DivergedError:
             if self.checkpoint is not None:
                 self.checkpoint.remove()
@@ -164,9 +167,6 @@ class LongBertNet(ScoredNet):
             if hasattr(self, "optimizer_"):
                 self._zero_grad_optimizer(set_to_none=True)
                 self._set_training(False)
-        for name, weight in self.module_.named_parameters():
-            if not torch.isfinite(weight.sum()):
-                raise self.diverged(f"Parameter {name}")
         if self.checkpoint is not None:
             self.checkpoint.remove()
 
@@ -201,20 +201,16 @@ class LongBertNet(ScoredNet):
                 each.offset_by(self.baseline_scales)
             self.bar_.set_postfix_str("", refresh=False)
             self.bar_.set_description("fit")
-            if progress is None:
-                self._begin(dataset, is_new)
+            self._set_training(True)
+            self.limits_ = training_limits(
+                self.module_, dataset.documents, self.batch_size, self._passes, self._encode
+            )
             self._set_training(False)  # until the first step, as callbacks expect it
+            start = self.first_start if is_new and progress is None else None
+            if start is not None and start.probe is not None:
+                self.average.begin(self.module_, start.n_groups)
             self._run(dataset, n_epochs, progress)
             self.average.end(self.module_, self.validation_loss)
-
-    def _begin(self, dataset: DocumentDataset, is_new: bool) -> None:
-        """Measure the memory of a step, and remember the weights before the first one."""
-        self._set_training(True)
-        self.limits_ = training_limits(
-            self.module_, dataset.documents, self.batch_size, self._passes, self._encode
-        )
-        if is_new and self.first_start is not None and self.first_start.probe is not None:
-            self.average.begin(self.module_, self.first_start.n_groups)
 
     def _run(self, dataset: DocumentDataset, n_epochs: int, progress: Progress | None) -> None:
         """Run the epochs, and what callbacks do before and after them."""
@@ -352,7 +348,7 @@ class LongBertNet(ScoredNet):
         if self.warmup_fraction is not None:
             n_warmup = ceil(self.warmup_fraction * self.n_steps_)
             schedule = partial(linear_schedule, n_warmup=n_warmup, n_steps=self.n_steps_)
-        return default_callbacks(schedule, self.max_grad_norm, self.monitor, self.checkpoint)
+        return default_callbacks(schedule, self.max_grad_norm, self.monitor)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         weights = [weight for weight in self.module_.parameters() if weight.requires_grad]

@@ -13,17 +13,19 @@ The convention is that of CatBoost's snapshots and of Keras' BackupAndRestore.
 import json
 import shutil
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PassthroughScoring
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_longbert._encoding.remembered import digest, tensors_digest
+from sklearn_longbert._encoding.remembered import digest, encoder_digest, tensors_digest
 from sklearn_longbert._folders import written_file
 from sklearn_longbert._plain import plain
 from sklearn_longbert._saving.json import from_json, to_json
@@ -32,6 +34,7 @@ from sklearn_longbert._training.averaging import Weights, copy_weights, set_weig
 from sklearn_longbert._training.callbacks import KeptEpoch
 
 FILE = "fit.safetensors"
+STATE = "state"  # the tensor that holds plain values as JSON
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,24 @@ class FitCheckpoint(Callback):
         ValueError
             If the file is damaged.
         """
-        weights = tensors_digest(net.module_.state_dict())
-        taken = net.module_.layers, net.module_.token_pooling
-        name = digest(self.key, weights, taken, layout, net.seed).hex()
+        network = net.module_
+        parts = encoder_digest(network.encoder), tensors_digest(network.state_dict())
+        taken = network.layers, network.token_pooling
+        name = digest(self.key, *parts, taken, layout, net.seed).hex()
         self.path_ = self.folder / name / FILE
         self.written_at_ = monotonic()
         return read_progress(self.path_) if self.path_.is_file() else None
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **_: Any) -> None:
+        self.n_batches_ = ceil(len(X) / net.batch_size)
 
     def on_epoch_begin(self, net: Any, **_: Any) -> None:
         if not net.history[-1]["batches"]:  # else the fit goes on from here
             self.write(net)
 
     def on_batch_end(self, net: Any, training: bool = False, **_: Any) -> None:
-        if training and monotonic() - self.written_at_ >= self.interval:
+        is_last = len(net.history[-1]["batches"]) == self.n_batches_  # the epoch's end follows
+        if training and not is_last and monotonic() - self.written_at_ >= self.interval:
             self.write(net)
 
     def on_epoch_end(self, net: Any, **_: Any) -> None:
@@ -113,22 +121,53 @@ class FitCheckpoint(Callback):
         net.history.record("train_batch_count", sum("train_loss" in batch for batch in batches))
 
     def write(self, net: Any, is_finished: bool = False) -> None:
-        """Write the progress; `is_finished` tells that no epoch is left."""
-        self.path_.parent.mkdir(parents=True, exist_ok=True)
+        """Write the progress; `is_finished` tells that no epoch is left.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        TypeError
+            If the history holds what has no form in JSON.
+        """
         progress = progress_of(net, is_finished)
-        text = json.dumps(to_json(progress.state))
-        metadata = {"state": text, "digest": _digest_of(text, progress.tensors)}
-        with written_file(self.path_) as path:
-            save_file(progress.tensors, path, metadata)
+        try:
+            self._write(progress)
+        except (OSError, SafetensorError):  # perhaps an equal fit has ended, and deleted the folder
+            try:
+                self._write(progress)
+            except (OSError, SafetensorError) as error:
+                raise OSError(
+                    f"The checkpoint {self.path_} could not be written ({error}): see to room and "
+                    f"permission there, and run the fit again to go on from the last checkpoint."
+                ) from error
         self.written_at_ = monotonic()
+
+    def _write(self, progress: Progress) -> None:
+        tensors = {**progress.tensors, STATE: _as_tensor(progress.state)}
+        self.path_.parent.mkdir(parents=True, exist_ok=True)
+        with written_file(self.path_) as path:
+            save_file(tensors, path, {"digest": _digest_of(tensors)})
 
     def remove(self) -> None:
         """Delete the checkpoint; one that cannot be deleted does no harm."""
         shutil.rmtree(self.path_.parent, ignore_errors=True)
 
 
-def _digest_of(text: str, tensors: Weights) -> str:
-    return digest(text, tensors_digest(tensors)).hex()
+def _as_tensor(state: dict[str, Any]) -> Tensor:
+    """Return JSON as a tensor, because the header of a file of safetensors is limited."""
+    try:
+        content = json.dumps(to_json(state)).encode()
+    except TypeError as error:
+        raise TypeError(
+            f"A checkpoint cannot be written, {error}, which has no form in JSON, and a callback "
+            f"has put it into the history: record plain values, or set checkpoint_folder=None."
+        ) from error
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _digest_of(tensors: Weights) -> str:
+    return tensors_digest(dict(sorted(tensors.items()))).hex()
 
 
 def read_progress(path: Path) -> Progress:
@@ -141,11 +180,11 @@ def read_progress(path: Path) -> Progress:
     """
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if metadata["digest"] != _digest_of(metadata["state"], tensors):
-            raise ValueError("its content has changed since it was written")
-        return Progress(from_json(json.loads(metadata["state"])), tensors)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if file.metadata()["digest"] != _digest_of(tensors):
+                raise ValueError("its content has changed since it was written")
+        state = json.loads(tensors.pop(STATE).numpy().tobytes())
+        return Progress(from_json(state), tensors)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"The checkpoint {path} is damaged ({error}): delete it, and the fit starts anew."
@@ -174,7 +213,11 @@ def progress_of(net: Any, is_finished: bool) -> Progress:
         "n_earlier_epochs": net.n_earlier_epochs_,
         "history": [plain(dict(epoch)) for epoch in net.history],
         "best_epoch": net.best_epoch_,
+        "trained": [
+            name for name, weight in net.module_.named_parameters() if weight.requires_grad
+        ],
         "limits": list(net.limits_),
+        "limited_by": _what_limits(net),
         "baseline_scales": net.baseline_scales,
         "n_groups": net.average.n_groups,
     }
@@ -185,22 +228,33 @@ def progress_of(net: Any, is_finished: bool) -> Progress:
     tensors = {
         f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.items()
     }
-    return Progress(state, dict(sorted(tensors.items())))  # in the order in which they are read
+    return Progress(state, tensors)
+
+
+def _what_limits(net: Any) -> list[str]:
+    return [str(net.micro_batch_tokens), net._place.type]
 
 
 def restore_start(net: Any, progress: Progress) -> None:
     """Give a net what it has found out before its first step."""
     net.history = History(progress.state["history"])  # for callbacks that begin
     net.baseline_scales = progress.state["baseline_scales"]
-    net.limits_ = tuple(progress.state["limits"])
     net.average.start = progress.part("start") or None
     net.average.n_groups = progress.state["n_groups"]
 
 
 def restore_training(net: Any, progress: Progress) -> None:
-    """Bring a net, whose training has begun, to where the earlier run was."""
+    """Bring a net, whose training has begun, to where the earlier run was.
+
+    It has measured the memory of a step, which counts where the earlier run had another device or
+    another `micro_batch_tokens`.
+    """
     state = progress.state
+    if state["limited_by"] == _what_limits(net):
+        net.limits_ = tuple(state["limits"])
     set_weights(net.module_, progress.part("weights"))
+    for name, weight in net.module_.named_parameters():
+        weight.requires_grad_(name in state["trained"])
     optimizer = net.optimizer_.state_dict()
     of_weights: dict[int, dict[str, Tensor]] = {}
     for name, tensor in progress.part("optimizer").items():
@@ -210,6 +264,9 @@ def restore_training(net: Any, progress: Progress) -> None:
     net.history = History(state["history"])
     net.step_, net.best_epoch_ = state["step"], state["best_epoch"]
     net.n_earlier_epochs_ = state["n_earlier_epochs"]
+    for _, callback in net.callbacks_:
+        if isinstance(callback, PassthroughScoring):
+            _restore_best(callback, net.history)
     kept_epoch: KeptEpoch = dict(net.callbacks_)["kept_epoch"]
     place = net.module_.head.weight.device
     kept_epoch.marks_ = {int(n): mark.to(place) for n, mark in progress.part("marks").items()}
@@ -217,3 +274,10 @@ def restore_training(net: Any, progress: Progress) -> None:
         net.monitor.best_score_ = state["best_score"]
         net.monitor.n_without_gain_ = state["n_without_gain"]
         net.monitor.best_weights_ = progress.part("best") or None
+
+
+def _restore_best(callback: PassthroughScoring, history: History) -> None:
+    """Let a callback go on with the best score that the history has."""
+    scores = [epoch[callback.name] for epoch in history if callback.name in epoch]
+    if scores:
+        callback.best_score_ = (min if callback.lower_is_better else max)(scores)
