@@ -176,7 +176,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            documents that TextChunker made of them.
+            documents or a TokenStore that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of at least two classes, or zeros and ones with one column per label. If each
             text has one class, pass labels: columns with a single 1 a row are warned of.
@@ -198,11 +198,11 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ------
         ValueError
             If texts, labels or parameters are not as described, the encoder cannot be
-            loaded, or training diverges.
+            loaded, training diverges, or the fit's file in `checkpoint_folder` is damaged.
         TypeError
             If `X` is not an array-like of str.
         OSError
-            If the Hub is needed and cannot be reached.
+            If the Hub is needed and cannot be reached, or `checkpoint_folder` not be written.
         """
         task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
@@ -254,8 +254,9 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         ------
         ValueError
             In the cases of :meth:`fit`; also if `classes` is missing in the first call or
-            differs from it later, if `early_stopping` is set, if `class_weight` is "balanced", or
-            if the first call has texts of one class only and an estimator as `baseline`.
+            differs from it later, if `early_stopping` or `checkpoint_folder` is set, if
+            `class_weight` is "balanced", or if the first call has texts of one class only and an
+            estimator as `baseline`.
         """
         data = self._check_fit(X, y, sample_weight)
         if self.class_weight == "balanced":
@@ -290,7 +291,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------
@@ -307,7 +308,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------
@@ -324,7 +325,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------
@@ -340,7 +341,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------

@@ -48,7 +48,7 @@ class LongBertEstimator(BaseLongBert):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class LongBertEstimator(BaseLongBert):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
         level : {"chunk", "sentence"}, default="chunk"
             Kind of the passages.
         max_sentences : int, default=None

@@ -65,7 +65,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            documents that TextChunker made of them.
+            documents or a TokenStore that TextChunker made of them.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -86,11 +86,11 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         ------
         ValueError
             If texts, targets or parameters are not as described, the encoder cannot be
-            loaded, or training diverges.
+            loaded, training diverges, or the fit's file in `checkpoint_folder` is damaged.
         TypeError
             If `X` is not an array-like of str.
         OSError
-            If the Hub is needed and cannot be reached.
+            If the Hub is needed and cannot be reached, or `checkpoint_folder` not be written.
         """
         task = FitTask.of(self, X, y, sample_weight, plain(self.max_epochs))
         data = self._check_fit(X, y, sample_weight, groups, X_val is not None)
@@ -126,7 +126,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         Raises
         ------
         ValueError
-            In the cases of :meth:`fit`, and if `early_stopping` is set.
+            In the cases of :meth:`fit`, and if `early_stopping` or `checkpoint_folder` is set.
         """
         data = self._check_fit(X, y, sample_weight)
         targets = self._targets if hasattr(self, "net_") else Numbers.of(data.y, data.weights)
@@ -138,7 +138,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples,)
-            Texts, or documents that TextChunker made of them.
+            Texts, or documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------

@@ -191,7 +191,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         ----------
         X : array-like of shape (n_samples,)
             Texts: a list, tuple, NumPy array, or pandas, polars or pyarrow column of str; or
-            documents that TextChunker made of them.
+            documents or a TokenStore that TextChunker made of them.
 
         Returns
         -------
