@@ -132,7 +132,7 @@ def written_beside(folder: Path, ours: Collection[str]) -> Iterator[Path]:
         yield beside
         _write_through(beside)
         _replace(folder, beside, ours)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too
         shutil.rmtree(beside, ignore_errors=True)
         raise
 
@@ -147,7 +147,7 @@ def written_file(path: Path) -> Iterator[Path]:
         beside.replace(path)
         if os.name != "nt":  # Windows cannot open a folder
             _sync(path.parent)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too
         beside.unlink(missing_ok=True)
         raise
 
