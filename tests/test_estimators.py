@@ -35,7 +35,7 @@ from sklearn_longbert import (
     LongBertVectorizer,
     TextChunker,
 )
-from sklearn_longbert import _base as base_module
+from sklearn_longbert import _net_factory as net_factory_module
 from sklearn_longbert._texts import chunker as chunker_module
 
 WORDS = ("good", "bad", "sport")
@@ -1250,7 +1250,7 @@ def test_bad_calls_fail_before_anything_is_loaded(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    for module in (chunker_module, base_module):
+    for module in (chunker_module, net_factory_module):
         monkeypatch.setattr(module, "find_folder", load)
     with pytest.raises(error, match=message):
         classifier(**parameters).fit(X, y, **more)
@@ -1271,7 +1271,7 @@ def test_bad_settings_fail_before_the_encoder_loads(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(base_module, "load_encoder", load)
+    monkeypatch.setattr(net_factory_module, "load_encoder", load)
     with pytest.raises(ValueError, match=message):
         classifier(**parameters).fit(TEXTS, LABELLED)
 

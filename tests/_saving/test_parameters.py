@@ -112,6 +112,8 @@ def parameters(encoder: str) -> dict[str, st.SearchStrategy[Any]]:
         "warm_start": truth,
         "device": word("auto", "cpu") | st.just(torch.device("cpu")),
         "precision": word("float32"),
+        "checkpoint_folder": st.none() | relatives([f"{encoder}-checkpoints"], places),
+        "checkpoint_interval": real(0, 600),
         "revision": st.none() | word("main"),
         "local_files_only": truth,
         "random_state": whole(0, 100)
@@ -148,6 +150,8 @@ def test_relatives_of_plain_values(data: st.DataObject, tiny_bert: str) -> None:
     strategies = parameters(tiny_bert)
     assert strategies.keys() == LongBertClassifier._parameter_constraints.keys() - {"callbacks"}
     drawn = data.draw(st.fixed_dictionaries(strategies))
+    if isinstance(drawn["random_state"], np.random.RandomState):
+        drawn["checkpoint_folder"] = None  # it needs an int
     twin = LongBertClassifier(**as_drawn(drawn)).fit(TEXTS, LABELS)
     estimator = LongBertClassifier(**drawn).fit(TEXTS, LABELS)
     expected = estimator.decision_function(TEXTS)
@@ -169,7 +173,8 @@ def test_relatives_of_plain_values(data: st.DataObject, tiny_bert: str) -> None:
         else:
             assert (found, type(found)) == (value, type(value))
     for model in (estimator, again):
-        model.set_params(early_stopping=False, class_weight=None).partial_fit(TEXTS, LABELS)
+        model.set_params(early_stopping=False, class_weight=None, checkpoint_folder=None)
+        model.partial_fit(TEXTS, LABELS)
     np.testing.assert_array_equal(
         again.decision_function(TEXTS), estimator.decision_function(TEXTS)
     )
