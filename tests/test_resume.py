@@ -22,6 +22,7 @@ import torch
 from killed_fits import CASES, CLASSES, X
 from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 from tiny import ENCODER_ALONE
 
@@ -31,7 +32,7 @@ from sklearn_longbert._targets.targets import targets_of_labels
 from sklearn_longbert._training import resume
 from sklearn_longbert._training.labelled import Labelled
 
-FEW = ["attention-labels", "defaults", "early stopping", "random chunks"]
+FEW = ["defaults", "random chunks"]
 
 
 class Stop(skorch.callbacks.Callback):
@@ -105,7 +106,7 @@ def encoders(tiny_encoder: Callable[[str], str], tmp_path_factory: pytest.TempPa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_kills(encoders: Path, tmp_path: Path) -> None:
-    assert len(check_killed(encoders, tmp_path, *FEW)) > 15
+    assert len(check_killed(encoders, tmp_path, *FEW)) > 7
 
 
 @pytest.mark.slow
@@ -324,13 +325,13 @@ def test_weights_that_diverge_are_not_kept(model) -> None:
 
 
 def test_clones_of_a_search_do_not_collide(model) -> None:
-    grid = {"learning_rate": [1e-2, 2e-2], "max_epochs": [1, 2]}
+    grid = {"learning_rate": [1e-2, 2e-2]}
     expected = GridSearchCV(model(checkpoint_folder=None), grid, cv=2).fit(X, CLASSES)
-    search = GridSearchCV(model(), grid, cv=2, n_jobs=2).fit(X, CLASSES)
+    search = GridSearchCV(interrupted(model(), 7), grid, cv=2).fit(X, CLASSES)
     np.testing.assert_array_equal(
         search.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
     )
-    assert files(model()) == []
+    assert len(files(model())) == 1  # of the fit that was interrupted
 
 
 def test_a_copy_that_was_saved_goes_on(model, tmp_path: Path) -> None:
@@ -359,9 +360,17 @@ try:
 except KeyboardInterrupt:
     pass
 """
-    for seed in "12":
-        subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": seed})
-    assert len(files(model())) == 1
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "1"})
+    here = LongBertClassifier(
+        tiny_bert,
+        **ENCODER_ALONE,
+        max_epochs=1,
+        random_state=0,
+        checkpoint_folder=model().checkpoint_folder,
+        scoring=make_scorer(accuracy_score),
+    )
+    interrupted(here, 1)
+    assert len(files(here)) == 1
 
 
 def test_callbacks_of_skorch_see_the_whole_history(model, tiny_bert: str) -> None:
