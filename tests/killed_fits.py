@@ -125,7 +125,7 @@ def forked(run: Any) -> Any:
             with os.fdopen(write_end, "wb") as pipe:
                 pickle.dump(run(), pipe)
             status = 0
-        except BaseException:
+        except BaseException:  # the status tells the parent
             traceback.print_exc()
         finally:
             os._exit(status)
