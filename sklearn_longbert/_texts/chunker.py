@@ -240,8 +240,8 @@ class TextChunker(CallbackSupportMixin, TransformerMixin, PlainParameters, Versi
                 characters = characters.plus(count_characters(documents))
                 yield texts, documents
 
-        size = self.tokenizer_.get_vocab_size()
-        store = write_store(folder, batches(), self.layout_, size, keep_texts)
+        highest = max(self.tokenizer_.get_vocab().values())  # ids may have gaps
+        store = write_store(folder, batches(), self.layout_, highest, keep_texts)
         warn_of_unknown_tokens(characters, self.model_name)
         return store
 

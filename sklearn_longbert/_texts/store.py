@@ -172,13 +172,13 @@ def write_store(
     folder: str | os.PathLike[str],
     batches: Iterable[tuple[list[str], NDArray[np.object_]]],
     layout: ChunkLayout,
-    vocabulary_size: int,
+    highest_id: int,
     keep_texts: bool,
 ) -> TokenStore:
     """Write texts and their documents, a batch at a time, and return the store of them."""
     place, ours = named_folder(folder), (MANIFEST, *FILES)
     check_replaceable(place, ours)
-    kind = "<u2" if vocabulary_size <= 2**16 else "<i4"
+    kind = "<u2" if highest_id < 2**16 else "<i4"
     with written_beside(place, ours) as beside:
         with ExitStack() as stack:
             files = {name: stack.enter_context((beside / name).open("wb")) for name in FILES}

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.utils import indexable
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from sklearn_longbert import (
     LongBertClassifier,
@@ -249,3 +252,12 @@ def test_another_chunker_is_refused(store, classifier) -> None:
     for method in (fitted.predict, fitted.explain):
         with pytest.raises(ValueError, match="other settings"):
             method(store)
+
+
+def test_ids_beyond_two_bytes(chunker: TextChunker, tmp_path: Path, monkeypatch: Any) -> None:
+    """A vocabulary of few entries may have high ids."""
+    words = Tokenizer(WordLevel({"[UNK]": 0, "good": 65535, "bad": 70000}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    monkeypatch.setattr(chunker, "tokenizer_", words)
+    (document,) = chunker.transform_to(tmp_path / "store", ["good bad"])
+    assert document.token_ids.tolist() == [65535, 70000]
