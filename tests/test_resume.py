@@ -199,6 +199,12 @@ def test_layers_that_a_callback_freezes(model) -> None:
         freezer = skorch.callbacks.Freezer("encoder.*", at=2)
         return [freezer, skorch.callbacks.Unfreezer("encoder.*", at=3), *more]
 
+    expected = model(checkpoint_folder=None, callbacks=[callbacks()[0]]).fit(X, CLASSES)
+    stopped = model(callbacks=[callbacks()[0], Stop(12)])  # an epoch later, it is still frozen
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(X, CLASSES)
+    stopped.set_params(callbacks=[callbacks()[0]]).fit(X, CLASSES)
+    np.testing.assert_array_equal(stopped.decision_function(X), expected.decision_function(X))
     expected = model(checkpoint_folder=None, callbacks=callbacks()).fit(X, CLASSES)
     for n_steps in (7, 12):
         other = model(callbacks=callbacks(Stop(n_steps)))
@@ -206,6 +212,20 @@ def test_layers_that_a_callback_freezes(model) -> None:
             other.fit(X, CLASSES)
         other.set_params(callbacks=callbacks()).fit(X, CLASSES)
         np.testing.assert_array_equal(other.decision_function(X), expected.decision_function(X))
+
+
+def test_best_scores_go_on(model) -> None:
+    """Those of the losses, by which skorch's Checkpoint keeps an epoch."""
+    seen = []
+
+    class Look(skorch.callbacks.Callback):
+        def on_batch_begin(self, net: Any, **_: Any) -> None:
+            losses = [epoch["train_loss"] for epoch in net.history if "train_loss" in epoch]
+            seen.append((dict(net.callbacks_)["train_loss"].best_score_, min(losses)))
+
+    interrupted(model(), 7).set_params(callbacks=[Look()]).fit(X, CLASSES)
+    assert len(seen) == 8
+    assert all(best == least for best, least in seen)
 
 
 def test_a_fit_killed_at_its_very_end(model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,3 +406,28 @@ def test_callbacks_of_skorch_see_the_whole_history(model, tiny_bert: str) -> Non
     names += ["train_loss_best", "valid_loss_best"]
     for name in names:
         assert other.net_.history[:, name] == expected.net_.history[:, name]
+
+
+def test_what_callbacks_record_of_a_batch_is_kept(model) -> None:
+    """A checkpoint is written after them, and never between the last batch and the epoch's end."""
+    places = []
+    write = resume.FitCheckpoint.write
+
+    def record_place(checkpoint: Any, net: Any, is_finished: bool = False) -> None:
+        if not is_finished:
+            places.append(len(net.history[-1]["batches"]))
+        write(checkpoint, net, is_finished)
+
+    class Record(skorch.callbacks.Callback):
+        def on_batch_end(self, net: Any, **_: Any) -> None:
+            net.history.record_batch("mine", net.step_)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume.FitCheckpoint, "write", record_place)
+        with pytest.raises(KeyboardInterrupt):
+            model(callbacks=[Record(), Stop(7)]).fit(X, CLASSES)
+        other = model(callbacks=[Record()]).fit(X, CLASSES)
+    assert places == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    assert [row for epoch in other.net_.history[:, "batches", :, "mine"] for row in epoch] == [
+        *range(1, 16)
+    ]
