@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sklearn_longbert._explaining.display import PassageDisplay
     from sklearn_longbert._explaining.explanation import DocumentExplanation
     from sklearn_longbert._history_display import HistoryDisplay
+    from sklearn_longbert._ranks.distributed import distributed
     from sklearn_longbert._regressor import LongBertRegressor
     from sklearn_longbert._texts.chunker import TextChunker
     from sklearn_longbert._texts.store import TokenStore
@@ -28,6 +29,7 @@ __all__ = [
     "PassageDisplay",
     "TextChunker",
     "TokenStore",
+    "distributed",
 ]
 
 _MODULE_OF = {
@@ -39,6 +41,7 @@ _MODULE_OF = {
     "PassageDisplay": "_explaining.display",
     "TextChunker": "_texts.chunker",
     "TokenStore": "_texts.store",
+    "distributed": "_ranks.distributed",
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -14,10 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._baselines.choose import Baseline, check_same, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._encoding.follower import follow
+from sklearn_longbert._encoding.leader import Leader, leading
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._net_factory import NetFactory, draw_seed
 from sklearn_longbert._plain import plain
+from sklearn_longbert._pretrained.devices import select_devices
+from sklearn_longbert._ranks.distributed import active_group
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import (
     check_groups,
@@ -119,6 +124,48 @@ class BaseLongBert(NetFactory):
         self, task: FitTask, targets: Targets, data: Labelled, validation: Labelled | None
     ) -> Self:
         """Train on checked texts, none of which has a weight of zero."""
+        train = partial(self._train, task, targets, data, validation)
+        return self._on_all_ranks(train, targets, data, validation)
+
+    def _on_all_ranks(
+        self,
+        train: Callable[[Leader | None], Self],
+        targets: Targets,
+        data: Labelled,
+        validation: Labelled | None = None,
+    ) -> Self:
+        """Train, or follow the rank that trains the same, and take over what it has learned."""
+        group = active_group()
+        if group is None:
+            return train(None)
+        devices = [str(device) for device in select_devices(plain(self.device))]
+        if len(devices) > 1:
+            raise ValueError(
+                f"device={self.device!r} in distributed(), where each rank has one device: leave "
+                f"it at 'auto'."
+            )
+        key = self._fit_key(targets, data, validation, left_out=frozenset({"random_state"}))
+        if group.rank > 0:
+            learned = follow(group, devices[0], key)
+            learned["net_"]["devices"] = devices
+            self._forget_fit()
+            self.__setstate__({**self.__getstate__(), **learned})
+            return self
+        with leading(group) as leader:
+            leader.meet(key)
+            train(leader)
+            state = self.__getstate__()
+            leader.last_message = {name: state[name] for name in FITTED}
+        return self
+
+    def _train(
+        self,
+        task: FitTask,
+        targets: Targets,
+        data: Labelled,
+        validation: Labelled | None,
+        leader: Leader | None,
+    ) -> Self:
         if validation is not None:
             validation = replace(validation, y=targets.index(validation.y, "y_val"))
         checkpoint = self._make_checkpoint(targets, data, validation)
@@ -156,7 +203,7 @@ class BaseLongBert(NetFactory):
         net.callbacks = [*(net.callbacks or []), reporter, *([checkpoint] if checkpoint else [])]
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
-            net.train(training, plain(self.max_epochs), naming)
+            net.train(training, plain(self.max_epochs), naming, leader)
         except BaseException:  # Ctrl-C, too: the traceback would keep the weights of the net
             net.release()
             raise
@@ -236,6 +283,9 @@ class BaseLongBert(NetFactory):
 
     def _partial_fit(self, targets: Targets, data: Labelled) -> Self:
         """Run one epoch at the full learning rate, going on from the present weights."""
+        return self._on_all_ranks(partial(self._train_on, targets, data), targets, data)
+
+    def _train_on(self, targets: Targets, data: Labelled, leader: Leader | None) -> Self:
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: set it to False.")
         if self.checkpoint_folder is not None:
@@ -259,7 +309,7 @@ class BaseLongBert(NetFactory):
             net.prepare(seed=draw_seed(random_state), **self._training_settings())
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
-            net.train(training, 1, naming)
+            net.train(training, 1, naming, leader)
         except BaseException as error:
             # Diverged weights would predict NaN, and so would all weights trained from them.
             if isinstance(error, DivergedError) or is_first:

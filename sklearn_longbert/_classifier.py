@@ -1,6 +1,6 @@
 """LongBertClassifier, which predicts labels and their probabilities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Self
@@ -108,7 +108,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         tol: float = 1e-4,
         class_weight: ClassWeight = None,
         warm_start: bool = False,
-        device: str | torch.device = "auto",
+        device: str | torch.device | Sequence[str | torch.device] = "auto",
         precision: str = "auto",
         callbacks: list[Any] | None = None,
         checkpoint_folder: str | PathLike[str] | None = None,

@@ -7,6 +7,8 @@ subtask of its epoch. Before scikit-learn 1.9, which introduced callbacks, nothi
 from collections.abc import Callable
 from typing import Any, Self
 
+from sklearn_longbert._ranks.distributed import follows
+
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
 except ImportError:  # scikit-learn 1.8
@@ -41,6 +43,8 @@ class FitTask:
     ) -> Self:
         """Begin the fit of an estimator, once per fit."""
         begin = getattr(estimator, "_init_callback_context", None)
+        if follows():  # rank 0 reports
+            begin = None
         context = None if begin is None else begin(max_subtasks=n_subtasks)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         return cls(estimator, context, X=X, y=y, metadata=metadata)

@@ -18,7 +18,7 @@ from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._folders import absolute
 from sklearn_longbert._parameters import BaseParameters
 from sklearn_longbert._plain import plain
-from sklearn_longbert._pretrained.devices import available_device, select_autocast, select_device
+from sklearn_longbert._pretrained.devices import available_devices, select_autocast, select_devices
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
@@ -62,22 +62,21 @@ class NetFactory(BaseParameters):
     ) -> LongBertNet:
         """Return a net that makes its network when it starts or trains.
 
-        If `anywhere` is set and the device is missing, the net is on the device of "auto".
+        If `anywhere` is set and a device is missing, the net is on the device of "auto".
         """
         self._check_token_pooling(self.token_pooling, chunker)
-        choose_device = available_device if anywhere else select_device
-        device = choose_device(str(plain(self.device)))
+        devices = (available_devices if anywhere else select_devices)(plain(self.device))
         scales = None if previous is None else previous.baseline_scales
         defaults = {"warmup_fraction": plain(self.warmup_fraction), "baseline_scales": scales}
         settings = {**defaults, "share": plain(self.fine_tuning_share), **settings}
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
-            autocast=select_autocast(self.precision, device),
+            autocast=select_autocast(self.precision, devices[0]),
             seed=draw_seed(random_state),
             monitor=monitor,
             start=start,
-            device=str(device),
+            devices=[str(device) for device in devices],
             **self._training_settings(),
             **settings,
         )
@@ -142,15 +141,25 @@ class NetFactory(BaseParameters):
         """Return where the progress of a fit of these texts is written."""
         if self.checkpoint_folder is None:
             return None
+        key = self._fit_key(targets, data, validation)
+        return FitCheckpoint(absolute(self.checkpoint_folder), float(self.checkpoint_interval), key)
+
+    def _fit_key(
+        self,
+        targets: Targets,
+        data: Labelled,
+        validation: Labelled | None,
+        left_out: frozenset[str] = frozenset(),
+    ) -> bytes:
+        """Return a digest of a fit: of its parameters but those left out, texts and targets."""
         parameters = {
             name: _described(plain(value))
             for name, value in sorted(self.get_params(deep=False).items())
-            if name not in NOT_IN_KEY
+            if name not in NOT_IN_KEY | left_out
         }
         texts = [each.digest() for each in (data, validation) if each is not None]
         names = _described(getattr(targets, "names", None))
-        key = digest(__version__, type(self).__name__, parameters, names, *texts)
-        return FitCheckpoint(absolute(self.checkpoint_folder), float(self.checkpoint_interval), key)
+        return digest(__version__, type(self).__name__, parameters, names, *texts)
 
 
 def draw_seed(random_state: np.random.RandomState) -> int:

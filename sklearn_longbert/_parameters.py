@@ -1,6 +1,6 @@
 """BaseParameters, the parameters that both estimators share, and their constraints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -22,7 +22,7 @@ class BaseParameters(TextReader):
         **TextChunker._parameter_constraints,
         **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "device": [str, torch.device],
+        "device": [str, torch.device, list, tuple],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "verbose": ["verbose"],
         "pooling": [StrOptions(set(POOLINGS))],
@@ -81,7 +81,7 @@ class BaseParameters(TextReader):
         n_iter_no_change: int = 2,
         tol: float = 1e-4,
         warm_start: bool = False,
-        device: str | torch.device = "auto",
+        device: str | torch.device | Sequence[str | torch.device] = "auto",
         precision: str = "auto",
         callbacks: list[Any] | None = None,
         checkpoint_folder: str | PathLike[str] | None = None,

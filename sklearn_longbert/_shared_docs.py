@@ -187,8 +187,10 @@ PARAMETERS = {
         get equal lengths.""",
     ),
     "device": (
-        "str or torch.device",
-        'Device that computes; "auto" is CUDA where there is one, else the CPU.',
+        "str, torch.device or list of these",
+        """Device that computes; "auto" is CUDA where there is one, else the CPU. With a list, such
+        as ["cuda:0", "cuda:1"], all of them encode. This process computes on the first one, and
+        starts a worker process for each other one.""",
     ),
     "precision": (
         '{"auto", "float32", "bfloat16"}',

@@ -1,5 +1,7 @@
 """LongBertVectorizer, which turns each text into one embedding."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from os import PathLike
 from typing import Any, Self
@@ -14,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.leader import sharing
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import Passes, document_embeddings
 from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS
@@ -21,10 +24,10 @@ from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import (
-    available_device,
+    available_devices,
     precision_of,
     select_autocast,
-    select_device,
+    select_devices,
 )
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
@@ -90,7 +93,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         **TextChunker._parameter_constraints,
         **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "device": [str, torch.device],
+        "device": [str, torch.device, list, tuple],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "verbose": ["verbose"],
         "norm": [StrOptions({"l2"}), None],
@@ -109,7 +112,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         layers: str | tuple[int, ...] = "last",
         norm: str | None = None,
         micro_batch_tokens: int | str = "auto",
-        device: str | torch.device = "auto",
+        device: str | torch.device | Sequence[str | torch.device] = "auto",
         precision: str = "auto",
         revision: str | None = None,
         local_files_only: bool = False,
@@ -166,22 +169,23 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         self._check_token_pooling(self.token_pooling, chunker)
         if X is not None and not isinstance(inputs, list):
             self._chunk(inputs[:1], chunker, "X")  # all are cut alike
-        device = select_device(str(plain(self.device)))
+        devices = select_devices(plain(self.device))
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
         network = ChunkEncoder(encoder, token_pooling, plain(self.layers))
-        self._set_fitted(network, chunker, device)
+        self._set_fitted(network, chunker, devices)
         task.end(dict)
         return self
 
     def _set_fitted(
-        self, network: ChunkEncoder, chunker: TextChunker, device: torch.device
+        self, network: ChunkEncoder, chunker: TextChunker, devices: list[torch.device]
     ) -> Self:
         """Set every fitted attribute. No other method sets any."""
-        self.encoder_ = network.to(device).eval()
+        self.encoder_ = network.to(devices[0]).eval()
         self.chunker_ = chunker
-        self._autocast = select_autocast(self.precision, device)
+        self._devices = [str(device) for device in devices]
+        self._autocast = select_autocast(self.precision, devices[0])
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -210,8 +214,12 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
         with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
             for rows, documents in self._stretches(inputs, self.chunker_):
-                with own_modes(passes.device):
-                    part = document_embeddings(self.encoder_, documents, passes)
+                with (
+                    own_modes(passes.device),
+                    sharing(self._devices, self.encoder_, self._autocast) as leader,
+                ):
+                    shared = replace(passes, leader=leader)
+                    part = document_embeddings(self.encoder_, documents, shared)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         if self.norm is None:
@@ -338,9 +346,9 @@ class LongBertVectorizer(TransformerMixin, TextReader):
     def _from_saved(cls, saved: Saved, parameters: dict[str, Any]) -> Self:
         vectorizer = saved.make(cls, parameters)
         warn_of_another_version(cls.__name__, saved.version)
-        choose_device = select_device if "device" in parameters else available_device
-        device = choose_device(str(plain(vectorizer.device)))
-        return vectorizer._set_fitted(saved.network, saved.chunker, device)
+        choose_devices = select_devices if "device" in parameters else available_devices
+        devices = choose_devices(plain(vectorizer.device))
+        return vectorizer._set_fitted(saved.network, saved.chunker, devices)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "encoder_")
@@ -355,7 +363,6 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         """Keep plain values, and weights as NumPy arrays, on no device."""
         state = super().__getstate__()
         if "encoder_" in state:
-            state["device_name"] = self.device_
             # from fit; the parameters may be new
             names = ("token_pooling", "layers")
             settings = {name: getattr(self.encoder_, name) for name in names}
@@ -366,10 +373,11 @@ class LongBertVectorizer(TransformerMixin, TextReader):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "encoder_" in state:
-            device = available_device(state.pop("device_name"))
+            devices = available_devices(state["_devices"])
             encoder, weights = encoder_from_state(state["encoder_"])
             network = ChunkEncoder(encoder, **state["encoder_"]["settings"])
             network.load_state_dict(weights, assign=True)
-            state["encoder_"] = network.to(device).eval()
-            state["_autocast"] = select_autocast(state["_autocast"], device)
+            state["encoder_"] = network.to(devices[0]).eval()
+            state["_devices"] = [str(device) for device in devices]
+            state["_autocast"] = select_autocast(state["_autocast"], devices[0])
         super().__setstate__(state)

@@ -10,7 +10,8 @@ from numpydoc.validate import validate
 
 import sklearn_longbert
 
-CLASSES = [getattr(sklearn_longbert, name) for name in sklearn_longbert.__all__]
+PUBLIC = [getattr(sklearn_longbert, name) for name in sklearn_longbert.__all__]
+CLASSES = [public for public in PUBLIC if inspect.isclass(public)]
 METHODS = [
     f"sklearn_longbert.{cls.__name__}.{name}"
     for cls in CLASSES
@@ -21,8 +22,8 @@ METHODS = [
 ]
 EXAMPLES = {  # by the object that states them: what two classes inherit is one
     inspect.unwrap(getattr(stated, "__func__", stated)): test
-    for cls in CLASSES
-    for stated in [cls, *(getattr(cls, name) for name in dir(cls) if not name.startswith("_"))]
+    for public in PUBLIC
+    for stated in [public, *(getattr(public, name) for name in dir(public) if name[0] != "_")]
     if (inspect.isclass(stated) or inspect.isroutine(stated))
     and stated.__module__.startswith("sklearn_longbert")
     for test in doctest.DocTestFinder(recurse=False).find(stated, stated.__qualname__)
@@ -42,7 +43,7 @@ IGNORED = {
 }
 
 
-@pytest.mark.parametrize("name", [f"sklearn_longbert.{c.__name__}" for c in CLASSES] + METHODS)
+@pytest.mark.parametrize("name", [f"sklearn_longbert.{p.__name__}" for p in PUBLIC] + METHODS)
 def test_numpydoc(name):
     errors = [error for error in validate(name)["errors"] if error[0] not in IGNORED]
     assert not errors
@@ -69,9 +70,9 @@ def test_examples(example):
     assert runner.failures == 0
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_every_class_has_an_example(cls):
-    assert cls in EXAMPLES
+@pytest.mark.parametrize("public", PUBLIC)
+def test_every_public_name_has_an_example(public):
+    assert inspect.unwrap(public) in EXAMPLES
 
 
 def test_every_example_of_the_package_is_run():

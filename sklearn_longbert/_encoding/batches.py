@@ -21,6 +21,7 @@ from sklearn_longbert._targets.scales import scaled_sum
 from sklearn_longbert._texts.documents import ChunkedDocument
 
 TargetsAndWeights = tuple[Tensor, Tensor]
+Groups = list[NDArray[np.intp]]  # the numbers of the chunks of each micro-batch
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class ChunkBatch:
 
     def plan(
         self, max_tokens: int, padded: bool, numbers: NDArray[np.intp] | None = None
-    ) -> list[NDArray[np.intp]]:
+    ) -> Groups:
         """Group chunks by length, longest first, into micro-batches.
 
         Parameters
@@ -135,10 +136,58 @@ class ChunkBatch:
                 n_tokens = length
         return np.split(order, starts[1:])
 
+    def shares(
+        self,
+        max_tokens: int,
+        padded: bool,
+        n_ranks: int = 1,
+        numbers: NDArray[np.intp] | None = None,
+    ) -> list[Groups]:
+        """Plan micro-batches for several devices, each with about as many tokens.
+
+        Parameters
+        ----------
+        max_tokens, padded, numbers
+            See :meth:`plan`, which is that of one device.
+        n_ranks : int, default=1
+            Number of the devices.
+
+        Returns
+        -------
+        shares : list of list of ndarray, of length n_ranks
+            The numbers of the chunks of each micro-batch of each device. The first device always
+            has one.
+        """
+        if n_ranks == 1:
+            return [self.plan(max_tokens, padded, numbers)]
+        n_tokens = int((self.lengths if numbers is None else self.lengths[numbers]).sum())
+        n_rounds = ceil(n_tokens / max_tokens / n_ranks)
+        limit = min(max_tokens, ceil(n_tokens / n_rounds / n_ranks))
+        shares: list[Groups] = [[] for _ in range(n_ranks)]
+        loads = np.zeros(n_ranks)
+        for group in self.plan(limit, padded, numbers):  # the longest come first
+            least = int(loads.argmin())
+            shares[least].append(group)
+            loads[least] += self.lengths[group].sum()
+        return shares
+
+    def n_within(self, groups: Groups, max_tokens: int, padded: bool) -> int:
+        """Return how many micro-batches, from the first, hold so many tokens; at least one."""
+        sizes = [
+            int(self.lengths[group].max()) * len(group) if padded else self.lengths[group].sum()
+            for group in groups
+        ]
+        return max(int(np.searchsorted(np.cumsum(sizes), max_tokens, side="right")), 1)
+
     def micro_batch(self, numbers: NDArray[np.intp]) -> MicroBatch:
         """Return these chunks in the form that the encoder takes."""
         chunks = [self.chunk(number) for number in numbers]
         return MicroBatch(chunks, numbers, self.layout.pad_id)
+
+    def share(self, groups: Groups) -> "ChunkShare":
+        """Return the chunks of some micro-batches in the form that another process gets."""
+        chunks = {int(number): self.chunk(number) for group in groups for number in group}
+        return ChunkShare(groups, chunks, self.layout.pad_id, self.seed)
 
     @cached_property
     def digests(self) -> list[bytes]:
@@ -162,6 +211,36 @@ class ChunkBatch:
         number_of = {digest: number for number, digest in enumerate(self.digests)}
         numbers = np.array([number_of[digest] for digest in sorted(number_of)])
         return numbers, np.array([number_of[digest] for digest in self.digests])
+
+
+@dataclass(frozen=True)
+class ChunkShare:
+    """Some chunks of a batch, which another process encodes.
+
+    Attributes
+    ----------
+    groups : list of ndarray
+        The numbers of the chunks of each micro-batch.
+    chunks : dict of int to ndarray of shape (chunk_length,), dtype int32
+        The token ids of each chunk by its number in the batch.
+    pad_id : int
+    seed : int or None
+        Seed of the batch.
+    """
+
+    groups: Groups
+    chunks: dict[int, NDArray[np.int32]]
+    pad_id: int
+    seed: int | None
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Number of tokens of each chunk, by its number."""
+        return {number: len(chunk) for number, chunk in self.chunks.items()}
+
+    def micro_batch(self, numbers: NDArray[np.intp]) -> MicroBatch:
+        """Return these chunks in the form that the encoder takes."""
+        return MicroBatch([self.chunks[int(number)] for number in numbers], numbers, self.pad_id)
 
 
 def in_order(rows: Tensor, numbers: NDArray[np.intp], wanted: NDArray[np.intp]) -> Tensor:

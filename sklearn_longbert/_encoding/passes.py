@@ -4,17 +4,17 @@ The chunks of all documents are sorted by length together, and equal chunks are 
 without gradients. Training has passes of its own, whose sizes are found here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_longbert._encoding.batches import ChunkBatch, in_order
+from sklearn_longbert._encoding.batches import ChunkBatch, ChunkShare, in_order
 from sklearn_longbert._encoding.encoder import ChunkEncoder
 from sklearn_longbert._encoding.memory import (
     auto_limits,
@@ -26,6 +26,9 @@ from sklearn_longbert._encoding.memory import (
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._encoding.remembered import digest, encoder_digest, is_worth_it, remembered
 from sklearn_longbert._texts.stretches import STREAM_TOKENS, stretches
+
+if TYPE_CHECKING:
+    from sklearn_longbert._encoding.leader import Leader
 
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
 
@@ -42,17 +45,25 @@ class Passes:
     autocast : torch.dtype or None
     on_pass : callable, default=None
         Called after each pass with the number of chunks that it has encoded.
+    leader : Leader, default=None
+        What shares the passes with other devices. None is one device.
     """
 
     micro_batch_tokens: int | str
     device: torch.device
     autocast: torch.dtype | None
     on_pass: Callable[[int], None] | None = None
+    leader: "Leader | None" = None
 
     def casting(self) -> torch.autocast:
         """Return the context that the encoder computes in."""
         enabled = self.autocast is not None
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=enabled)
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of the devices that share the passes."""
+        return 1 if self.leader is None else self.leader.n_ranks
 
     @property
     def max_tokens(self) -> int:
@@ -147,7 +158,7 @@ def frozen_embeddings(
             encoder_digest(network.encoder),
             chunks,
             (network.layers, network.token_pooling),
-            (str(passes.device), str(passes.autocast), passes.max_tokens),
+            (str(passes.device), str(passes.autocast), passes.max_tokens, passes.n_ranks),
             (torch.get_num_threads(), torch.get_float32_matmul_precision()),
         )
         rows = remembered(key, compute)
@@ -179,21 +190,45 @@ def _encode_each(
     with torch.inference_mode():
         with passes.casting():
             padded = not network.packs()
-        plan = batch.plan(passes.max_tokens, padded, numbers)
+        leader = passes.leader
+        shares = batch.shares(passes.max_tokens, padded, passes.n_ranks, numbers)
+        if leader is not None:
+            leader.encode(batch, shares)
         outputs: list[Tensor] = []
-        hidden = progress is None or len(plan) == 1
+        hidden = progress is None or len(shares[0]) == 1
         with Bar(total=len(numbers), desc=progress, disable=hidden) as bar:
-            for group in plan:
-                outputs += _halve_until_it_fits(network, batch, group, passes, outputs_of)
-                bar.update(len(group))
+
+            def show(n_chunks: int) -> None:
+                bar.update(n_chunks)
                 if passes.on_pass is not None:
-                    passes.on_pass(len(group))
-        return in_order(torch.cat(outputs), np.concatenate(plan), numbers)
+                    passes.on_pass(n_chunks)
+
+            for group in shares[0]:
+                outputs += encode_groups(network, batch, [group], passes, outputs_of)
+                show(len(group))
+            if leader is not None:
+                for rows in leader.encoded():
+                    outputs.append(outputs_of(rows.to(passes.device)).cpu())
+                    show(len(rows))
+        order = np.concatenate([group for share in shares for group in share])
+        return in_order(torch.cat(outputs), order, numbers)
+
+
+def encode_groups(
+    network: ChunkEncoder,
+    batch: ChunkBatch | ChunkShare,
+    groups: Sequence[NDArray[np.intp]],
+    passes: Passes,
+    outputs_of: Callable[[Tensor], Tensor] = _as_they_are,
+) -> Iterator[Tensor]:
+    """Yield the outputs of micro-batches, on the CPU; what does not fit into memory is halved."""
+    for group in groups:
+        yield from _halve_until_it_fits(network, batch, group, passes, outputs_of)
 
 
 def _halve_until_it_fits(
     network: ChunkEncoder,
-    batch: ChunkBatch,
+    batch: ChunkBatch | ChunkShare,
     numbers: NDArray[np.intp],
     passes: Passes,
     outputs_of: Callable[[Tensor], Tensor],
@@ -271,7 +306,13 @@ def training_limits(
         weight.nbytes for weight in network.parameters() if weight.requires_grad
     )
     longest = ChunkBatch([max(documents, key=lambda document: document.n_tokens)])
-    return auto_limits(_bytes_per_token(network, longest, passes, encode), reserved, passes.device)
+    bytes_per_token = _bytes_per_token(network, longest, passes, encode)
+    if passes.leader is None:
+        return auto_limits(bytes_per_token, reserved, passes.device)
+    if passes.device.type == "cpu":  # whose memory all ranks share
+        bytes_per_token *= passes.n_ranks
+    own = auto_limits(bytes_per_token, reserved, passes.device)
+    return passes.leader.limits(own, bytes_per_token, reserved)
 
 
 def _bytes_per_token(

@@ -1,5 +1,7 @@
 """Choose the device and the precision that an encoder computes in."""
 
+from typing import Any
+
 import torch
 
 
@@ -27,12 +29,33 @@ def select_device(device: str) -> torch.device:
     return selected
 
 
-def available_device(device: str) -> torch.device:
-    """Return the torch device of that name, or that of "auto" if this machine lacks it."""
+def select_devices(device: Any) -> list[torch.device]:
+    """Return the torch devices of a parameter: of one name, or of a list of names.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device, this machine has none, or a list holds unlike ones.
+    """
+    if not isinstance(device, list | tuple):
+        return [select_device(str(device))]
+    if len(device) == 0 or "auto" in map(str, device):
+        raise ValueError(
+            f"device={device!r} is not a list of devices: name each of them, such as ['cuda:0', "
+            f"'cuda:1'], or pass 'auto' alone for one."
+        )
+    selected = [select_device(str(each)) for each in device]
+    if len({each.type for each in selected}) > 1:
+        raise ValueError(f"device={device!r} holds devices of several types: pass one type.")
+    return selected
+
+
+def available_devices(device: Any) -> list[torch.device]:
+    """Return the torch devices of a parameter, or that of "auto" if this machine lacks one."""
     try:
-        return select_device(device)
+        return select_devices(device)
     except ValueError:
-        return select_device("auto")
+        return [select_device("auto")]
 
 
 def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:

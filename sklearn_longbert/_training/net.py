@@ -6,7 +6,7 @@ net gets no texts and no labels, which the estimators translate for it and for s
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from sklearn_longbert._encoding.batches import Batches, ChunkBatch, DocumentDataset
 from sklearn_longbert._encoding.encoder import sparse_lookups
+from sklearn_longbert._encoding.gradient_cache import own_random_state
+from sklearn_longbert._encoding.leader import Leader, sharing
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._encoding.passes import (
@@ -40,7 +42,6 @@ from sklearn_longbert._training.callbacks import (
     default_callbacks,
     linear_schedule,
 )
-from sklearn_longbert._training.gradient_cache import own_random_state
 from sklearn_longbert._training.head_start import Start, start_network
 from sklearn_longbert._training.losses import DivergedError
 from sklearn_longbert._training.resume import (
@@ -72,6 +73,8 @@ class LongBertNet(ScoredNet):
     micro_batch_tokens : int or "auto"
         Most tokens, padding counted, in one encoder pass, and in the graphs that are kept.
     autocast : torch.dtype or None
+    devices : list of str
+        Names of the devices that encode. The net is on the first of them.
     seed : int
         Decides the head's first weights, dropout, the order of the documents and drawn chunks.
     progress : bool
@@ -100,6 +103,7 @@ class LongBertNet(ScoredNet):
         max_grad_norm: float | None,
         micro_batch_tokens: int | str,
         autocast: torch.dtype | None,
+        devices: list[str],
         seed: int,
         progress: bool,
         monitor: ValidationMonitor | None = None,
@@ -117,6 +121,7 @@ class LongBertNet(ScoredNet):
             train_split=None,
             iterator_valid__batch_size=sys.maxsize,  # validation texts are one batch
             verbose=0,
+            device=devices[0],
             **kwargs,
         )
         self.weight_decay = weight_decay
@@ -124,6 +129,7 @@ class LongBertNet(ScoredNet):
         self.max_grad_norm = max_grad_norm
         self.micro_batch_tokens = micro_batch_tokens
         self.autocast = autocast
+        self.devices = devices
         self.seed = seed
         self.progress = progress
         self.monitor = monitor
@@ -134,10 +140,16 @@ class LongBertNet(ScoredNet):
         self.goes_on_ = False  # with an epoch that an earlier run has begun
         self.cache_: dict[bytes, Tensor] | None = None  # embeddings, in training
 
-    def train(self, dataset: DocumentDataset, n_epochs: int, naming: Naming | None = None) -> None:
+    def train(
+        self,
+        dataset: DocumentDataset,
+        n_epochs: int,
+        naming: Naming | None = None,
+        leader: Leader | None = None,
+    ) -> None:
         """Train for `n_epochs` on the documents, from the present weights if there are any.
 
-        Scorers need `naming`.
+        Scorers need `naming`. A `leader` shares the work with the ranks of its group.
 
         Raises
         ------
@@ -154,7 +166,7 @@ class LongBertNet(ScoredNet):
                 own_random_state(self.seed, self._place),
                 Bar(total=self.n_steps_, desc="fit", disable=not self.progress) as self.bar_,
             ):
-                self._train(dataset, n_epochs)
+                self._train(dataset, n_epochs, leader)
             for name, weight in self.module_.named_parameters():
                 if not torch.isfinite(weight.sum()):
                     raise self.diverged(f"Parameter {name}")
@@ -170,7 +182,7 @@ class LongBertNet(ScoredNet):
         if self.checkpoint is not None:
             self.checkpoint.remove()
 
-    def _train(self, dataset: DocumentDataset, n_epochs: int) -> None:
+    def _train(self, dataset: DocumentDataset, n_epochs: int, leader: Leader | None) -> None:
         is_new = not self.initialized_
         if is_new:
             self.initialize()
@@ -186,7 +198,7 @@ class LongBertNet(ScoredNet):
         self.module_.make_writable()
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
-        with self._caching(dataset):
+        with self._sharing(leader, trains=True), self._caching(dataset):
             progress = None
             if self.checkpoint is not None:
                 progress = self.checkpoint.find(self, dataset.documents[0].layout)
@@ -270,6 +282,27 @@ class LongBertNet(ScoredNet):
         self.drop_optimizer()
 
     @contextmanager
+    def _sharing(self, leader: Leader | None = None, trains: bool = False) -> Iterator[None]:
+        """Let other devices encode, too: those of a leader's group, or the further ones of a list.
+
+        Inside of another such context of this net, its leader goes on.
+        """
+        if self.leader_ is not None:
+            yield
+            return
+        what = self.module_, self.autocast, trains and not self.module_.frozen
+        workers: AbstractContextManager[Leader | None] = sharing(self.devices, *what)
+        if leader is not None:
+            leader.begin(*what)
+            workers = nullcontext(leader)
+        with workers as leader:
+            self.leader_ = leader
+            try:
+                yield
+            finally:
+                self.leader_ = None
+
+    @contextmanager
     def _caching(self, dataset: DocumentDataset) -> Iterator[None]:
         """If the encoder is frozen, encode each chunk once, without dropout, and cache it."""
         if self.module_.frozen:
@@ -309,7 +342,7 @@ class LongBertNet(ScoredNet):
         """
         self._set_training(False)
         batch = ChunkBatch(documents, offsets=self.offsets(parts, len(documents)))
-        with own_modes(self._place):
+        with own_modes(self._place), self._sharing():
             return self.infer(batch, progress=progress).numpy()
 
     def offsets(self, parts: Sequence[NDArray[Any]], n_documents: int) -> Tensor:
@@ -324,7 +357,7 @@ class LongBertNet(ScoredNet):
         """Return the outputs of the chunks of each document, of shape (n_chunks, n_columns)."""
         self._set_training(False)
         batch = ChunkBatch(documents)
-        with own_modes(self._place), torch.inference_mode():
+        with own_modes(self._place), self._sharing(), torch.inference_mode():
             outputs = self._chunk_outputs(batch, "explain" if progress else None)
         return list(outputs.split(batch.chunk_counts))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._plain import plain
-from sklearn_longbert._pretrained.devices import available_device, precision_of, select_autocast
+from sklearn_longbert._pretrained.devices import available_devices, precision_of, select_autocast
 from sklearn_longbert._targets.targets import CRITERIA
 
 # Settings that are kept. The next training brings the others.
@@ -21,7 +21,7 @@ def net_state(net: Any) -> dict[str, Any]:
         "settings": {name: getattr(net, name) for name in SETTINGS},
         "criterion": net.criterion.__name__,
         "precision": precision_of(net.autocast),
-        "device": str(net.device),
+        "devices": net.devices,
         "history": [plain(dict(epoch)) for epoch in net.history],
         "best_epoch": net.best_epoch_,
         "baseline_scales": net.baseline_scales,
@@ -31,11 +31,11 @@ def net_state(net: Any) -> dict[str, Any]:
 
 def network_and_settings(state: dict[str, Any]) -> tuple[LongBertNetwork, dict[str, Any]]:
     """Return the network of a state, and all other arguments of its net."""
-    device = available_device(state["device"])
+    devices = available_devices(state["devices"])
     return network_from_state(state["network"]), {
         "criterion": CRITERIA[state["criterion"]],
-        "autocast": select_autocast(state["precision"], device),
-        "device": str(device),
+        "autocast": select_autocast(state["precision"], devices[0]),
+        "devices": [str(device) for device in devices],
         "warmup_fraction": None,
         "progress": False,
         "baseline_scales": state["baseline_scales"],

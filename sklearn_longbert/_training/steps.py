@@ -1,5 +1,7 @@
 """One step of training: the gradients of a batch's loss, in the memory that there is."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, TargetsAndWeights
+from sklearn_longbert._encoding.gradient_cache import backward, seed_generators
+from sklearn_longbert._encoding.leader import Leader
 from sklearn_longbert._encoding.memory import is_out_of_memory
 from sklearn_longbert._encoding.passes import Passes, cached_embeddings
-from sklearn_longbert._training.gradient_cache import backward, seed_generators
 from sklearn_longbert._training.losses import LossNet
 
 
@@ -20,6 +23,7 @@ class StepNet(LossNet):
     micro_batch_tokens: int | str
     cache_: dict[bytes, Tensor] | None
     limits_: tuple[int, int]
+    leader_: Leader | None = None  # of other devices, while they are at work
 
     def train_step_single(
         self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
@@ -38,6 +42,8 @@ class StepNet(LossNet):
                 if tried <= longest:
                     raise self._passes.too_large(error, longest) from error
             # This is outside of the handler, because its traceback holds the graphs.
+            if self.leader_ is not None:
+                self.leader_.drop()
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
@@ -62,19 +68,29 @@ class StepNet(LossNet):
             loss = loss_of(embeddings.to(self._place))
             loss.backward()
             return {**step, "loss": loss.detach()}
+        step["loss"] = self._backward_encoder(chunks, loss_of)
+        return step
+
+    def _backward_encoder(self, chunks: ChunkBatch, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         pass_limit, graph_limit = self.limits_
         with self._passes.casting():
             padded = not self.module_.packs()
-        plan = chunks.plan(pass_limit, padded)
-        sizes = [
-            int(chunks.lengths[group].max()) * len(group) if padded else chunks.lengths[group].sum()
-            for group in plan
-        ]
-        n_kept = max(int(np.searchsorted(np.cumsum(sizes), graph_limit, side="right")), 1)
-        step["loss"] = backward(
-            lambda numbers: self._encode(chunks, numbers), plan, n_kept, loss_of, self._place
+        shares = chunks.shares(pass_limit, padded, self._passes.n_ranks)
+        n_kept = [chunks.n_within(groups, graph_limit, padded) for groups in shares]
+        leader = self.leader_
+        if leader is not None:
+            leader.forward(chunks, shares, n_kept)
+        loss = backward(
+            lambda numbers: self._encode(chunks, numbers),
+            shares[0],
+            n_kept[0],
+            loss_of,
+            self._place,
+            leader,
         )
-        return step
+        if leader is not None:
+            leader.add_gradients()
+        return loss
 
     def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp]) -> Tensor:
         with self._passes.casting():
@@ -86,4 +102,5 @@ class StepNet(LossNet):
 
     @property
     def _passes(self) -> Passes:
-        return Passes(self.micro_batch_tokens, self._place, self.autocast)
+        passes = Passes(self.micro_batch_tokens, self._place, self.autocast)
+        return replace(passes, leader=self.leader_)

@@ -25,12 +25,12 @@ from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
 from torch import Tensor, nn
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
+from sklearn_longbert._encoding import gradient_cache as gradient_cache_module
 from sklearn_longbert._encoding import memory as memory_module
 from sklearn_longbert._encoding.batches import MicroBatch
 from sklearn_longbert._encoding.memory import too_large
 from sklearn_longbert._encoding.network import LongBertNetwork
 from sklearn_longbert._encoding.poolings import POOLINGS
-from sklearn_longbert._training import gradient_cache as gradient_cache_module
 from sklearn_longbert._training import net as net_module
 
 WORDS = ["good", "bad", "news", "story", "world", "time", "sport", "year", "fox", "dog", "lazy"]

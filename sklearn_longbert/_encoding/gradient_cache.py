@@ -23,7 +23,7 @@ limited setup. RepL4NLP. https://arxiv.org/abs/2101.06983
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ Numbers = NDArray[np.intp]
 RandomStates = tuple[Tensor, list[int], list[Tensor]]
 
 
-class _Pass(NamedTuple):
+class FirstPass(NamedTuple):
     """Results of a micro-batch in the first pass."""
 
     numbers: Numbers
@@ -47,12 +47,23 @@ class _Pass(NamedTuple):
     random_states: RandomStates | None  # if the encoder drew from torch's generators
 
 
+class Remote(Protocol):
+    """Other devices, which encode and propagate their own chunks at the same time."""
+
+    def first_rows(self) -> tuple[Numbers, Tensor]:
+        """Return the numbers of their chunks, and the embeddings of these."""
+
+    def propagate(self, gradients: Tensor) -> None:
+        """Begin to propagate the gradients of the embeddings of all chunks."""
+
+
 def backward(
     encode: Callable[[Numbers], Tensor],
     micro_batches: Sequence[Numbers],
     n_kept: int,
     loss_of: Callable[[Tensor], Tensor],
     device: torch.device,
+    remote: Remote | None = None,
 ) -> Tensor:
     """Add the gradients of a loss to those of the parameters, and return the loss.
 
@@ -61,36 +72,79 @@ def backward(
     encode : callable
         Maps the numbers of some chunks to their embeddings, of shape (n_chunks, embedding_size).
     micro_batches : sequence of ndarray
-        The numbers of the chunks of each micro-batch. Each of 0, ..., n_chunks - 1 occurs once.
+        The numbers of the chunks of each micro-batch. Each of 0, ..., n_chunks - 1 occurs once,
+        here or among those of `remote`.
     n_kept : int
         Number of micro-batches, from the first, that may keep their graphs.
     loss_of : callable
         Maps the embeddings of all chunks, in the order of their numbers, to the loss.
     device : torch.device
         Random states of this device are replayed, as are those of the CPU.
+    remote : Remote, default=None
+        What has begun to encode the other chunks. It keeps the gradients that it computes.
     """
+    passes = first_passes(encode, micro_batches, n_kept, device)
+    numbers, rows = np.concatenate(micro_batches), rows_of(passes)
+    if remote is not None:
+        other_numbers, other_rows = remote.first_rows()
+        numbers = np.concatenate([numbers, other_numbers])
+        rows = torch.cat([rows, other_rows.to(rows)])
+    embeddings = in_order(rows, numbers, np.arange(len(numbers))).requires_grad_()
+    loss = loss_of(embeddings)
+    loss.backward()
+    assert embeddings.grad is not None
+    if remote is not None:
+        remote.propagate(embeddings.grad)
+    propagate(encode, passes, embeddings.grad, device)
+    return loss.detach()
+
+
+def first_passes(
+    encode: Callable[[Numbers], Tensor],
+    micro_batches: Sequence[Numbers],
+    n_kept: int,
+    device: torch.device,
+) -> list[FirstPass]:
+    """Encode micro-batches, of which the first `n_kept` keep their graphs; see `backward`."""
     passes = []
     for index, numbers in enumerate(micro_batches):
         before = random_states(device)
         with torch.set_grad_enabled(index < n_kept):
             output = encode(numbers)
         drew = not are_equal(before, random_states(device))
-        passes.append(_Pass(numbers, output, index >= n_kept, before if drew else None))
-    numbers = np.concatenate([one.numbers for one in passes])
-    rows = torch.cat([one.output.detach() for one in passes])
-    embeddings = in_order(rows, numbers, np.arange(len(numbers))).requires_grad_()
-    loss = loss_of(embeddings)
-    loss.backward()
-    assert embeddings.grad is not None
+        passes.append(FirstPass(numbers, output, index >= n_kept, before if drew else None))
+    return passes
+
+
+def rows_of(passes: Sequence[FirstPass]) -> Tensor:
+    """Return the embeddings of all micro-batches, one after the other, without graphs."""
+    return torch.cat([one.output.detach() for one in passes])
+
+
+def propagate(
+    encode: Callable[[Numbers], Tensor],
+    passes: list[FirstPass],
+    gradients: Tensor,
+    device: torch.device,
+) -> None:
+    """Propagate gradients of embeddings through the micro-batches, and empty the list of these.
+
+    Parameters
+    ----------
+    encode, device
+        See :func:`backward`.
+    passes : list of FirstPass
+    gradients : Tensor of shape (n_chunks, embedding_size)
+        The gradient of each chunk's embedding, by the number of the chunk.
+    """
     after = random_states(device)
     while passes:
-        _propagate(encode, passes.pop(0), embeddings.grad, device)
+        _propagate(encode, passes.pop(0), gradients, device)
     restore(after, device)
-    return loss.detach()
 
 
 def _propagate(
-    encode: Callable[[Numbers], Tensor], one: _Pass, gradients: Tensor, device: torch.device
+    encode: Callable[[Numbers], Tensor], one: FirstPass, gradients: Tensor, device: torch.device
 ) -> None:
     numbers, output = one.numbers, one.output
     if one.replay:

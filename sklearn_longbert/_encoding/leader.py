@@ -1,0 +1,228 @@
+"""How a network shares its chunks with other devices: what the leader asks the other ranks for.
+
+Texts, labels, the loss, the optimizer and all decisions are the leader's alone. So a fit has one
+history, one memory of frozen embeddings and one stream of random numbers, and the ranks have the
+same weights, because they get them before each step. Chunks keep their numbers in the batch, on
+which their dropout depends. So gradients are those of one device, except for rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_longbert._encoding.batches import ChunkBatch, Groups
+from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_state
+from sklearn_longbert._encoding.follower import (
+    DISMISSED,
+    FAILED,
+    LEADER_FAILED,
+    OUT_OF_MEMORY,
+    follow,
+    gradients_of,
+)
+from sklearn_longbert._encoding.remembered import digest, encoder_digest
+from sklearn_longbert._ranks.group import Group, OtherRankOutOfMemoryError, RankError, RankLostError
+from sklearn_longbert._ranks.workers import worker_group
+
+
+class Leader:
+    """What rank 0 asks the other ranks for.
+
+    Parameters
+    ----------
+    group : Group
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.last_message: Any = None  # what the others get when they are dismissed
+        self._awaited: list[int] = []  # ranks that have not answered yet
+        self._asked: dict[int, Groups] = {}  # the micro-batches of each rank at work
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of the ranks, this one counted."""
+        return self.group.size
+
+    def _ask(self, rank: int, name: str, *arguments: Any) -> None:
+        self.group.send(rank, (name, arguments))
+        self._awaited.append(rank)
+
+    def _answers(self) -> dict[int, Any]:
+        """Return the answer of each rank that was asked."""
+        answers, short = {}, []
+        while self._awaited:
+            rank = self._awaited[0]
+            status, answer = self.group.receive(rank)
+            self._awaited.pop(0)
+            if status == FAILED:
+                raise RankError(f"Rank {rank} has failed: {answer}")
+            if status == OUT_OF_MEMORY:
+                short.append(rank)
+            answers[rank] = answer
+        if short:
+            raise OtherRankOutOfMemoryError(f"Memory has run out on rank {short[0]}.")
+        return answers
+
+    def _ask_all(self, name: str, *arguments: Any) -> dict[int, Any]:
+        for rank in self.group.others:
+            self._ask(rank, name, *arguments)
+        return self._answers()
+
+    def meet(self, key: bytes) -> None:
+        """Raise RankError if another rank means to fit something else, by its digest."""
+        self._ask_all("meet", key)
+
+    def begin(self, network: ChunkEncoder, autocast: torch.dtype | None, changes: bool) -> None:
+        """Let all ranks work with the encoder of a network.
+
+        Parameters
+        ----------
+        network : ChunkEncoder
+        autocast : torch.dtype or None
+        changes : bool
+            Whether the weights change from one request to the next.
+        """
+        self.network, self.changes = network, changes
+        settings = {"token_pooling": network.token_pooling, "layers": network.layers}
+        key = digest(encoder_digest(network.encoder), network.configuration, settings)
+        known = self._ask_all("begin", key, autocast)
+        state = {
+            **encoder_state(network),
+            "weights": {
+                f"encoder.{name}": weight.detach().cpu().numpy()
+                for name, weight in network.encoder.state_dict().items()
+            },
+        }
+        for rank in self.group.others:
+            if not known[rank]:
+                self._ask(rank, "build", key, state, settings)
+        self._answers()
+
+    def _spread_weights(self) -> None:
+        """Give all ranks the present weights, and which of them are trained."""
+        if not self.changes:
+            return
+        weights = list(self.network.encoder.parameters())
+        for rank in self.group.others:
+            self._ask(rank, "take_weights", [weight.requires_grad for weight in weights])
+        self.group.spread(weights)
+        self._answers()
+
+    def limits(
+        self, own: tuple[int, int], bytes_per_token: float, reserved: int
+    ) -> tuple[int, int]:
+        """Return the least limits of all ranks, of which `own` are those of the leader."""
+        all_limits = [own, *self._ask_all("limits", bytes_per_token, reserved).values()]
+        return min(limit for limit, _ in all_limits), min(limit for _, limit in all_limits)
+
+    def encode(self, batch: ChunkBatch, shares: list[Groups]) -> None:
+        """Ask the other ranks to encode their shares of a batch; see :meth:`encoded`."""
+        self._spread_weights()
+        for rank in self.group.others:
+            if shares[rank]:
+                self._ask(rank, "encode", batch.share(shares[rank]))
+
+    def encoded(self) -> list[Tensor]:
+        """Return the embeddings of the shares, on the CPU."""
+        return list(self._answers().values())
+
+    def forward(self, batch: ChunkBatch, shares: list[Groups], n_kept: list[int]) -> None:
+        """Ask the other ranks for the first passes of a step over their shares of a batch.
+
+        Parameters
+        ----------
+        batch : ChunkBatch
+        shares : list of list of ndarray
+            The micro-batches of each rank.
+        n_kept : list of int
+            Number of micro-batches of each rank that may keep their graphs.
+        """
+        self._spread_weights()
+        self._asked = {rank: shares[rank] for rank in self.group.others if shares[rank]}
+        for rank, groups in self._asked.items():
+            self._ask(rank, "forward", batch.share(groups), n_kept[rank])
+
+    def first_rows(self) -> tuple[NDArray[np.intp], Tensor]:
+        """Return the numbers of the chunks of the other ranks, and their embeddings."""
+        answers = self._answers()
+        numbers = [group for rank in answers for group in self._asked[rank]]
+        if not numbers:
+            return np.empty(0, dtype=np.intp), torch.empty(0, self.network.embedding_size)
+        return np.concatenate(numbers), torch.cat(list(answers.values()))
+
+    def propagate(self, gradients: Tensor) -> None:
+        """Ask the other ranks to propagate the gradients of their embeddings."""
+        for rank, groups in self._asked.items():
+            numbers = torch.from_numpy(np.concatenate(groups))
+            self._ask(rank, "propagate", gradients[numbers.to(gradients.device)].cpu())
+
+    def add_gradients(self) -> None:
+        """Add the gradients of the other ranks to those of this one."""
+        weights = self.network.encoder.parameters()
+        present = [weight.grad is not None for weight in weights]
+        for of_rank in self._answers().values():
+            present = [own or other for own, other in zip(present, of_rank, strict=True)]
+        for rank in self.group.others:
+            self._ask(rank, "sum_gradients", present)
+        if any(present):
+            self.group.sum(gradients_of(self.network, present))
+        self._answers()
+
+    def drop(self) -> None:
+        """Let all ranks free what they keep of a step, which is tried again."""
+        self._drain()
+        self._ask_all("drop")
+
+    def dismiss(self, error: BaseException | None) -> None:
+        """Tell all ranks that the work is done, or that it has failed."""
+        self._drain()
+        message = DISMISSED, self.last_message
+        if error is not None:
+            message = LEADER_FAILED, f"rank 0 has raised {type(error).__name__}: {error}"
+        for rank in self.group.others:
+            with suppress(RankLostError):  # one that has ended needs no message
+                self.group.send(rank, message)
+
+    def _drain(self) -> None:
+        """Wait for the answers that nobody needs any more."""
+        while self._awaited:
+            with suppress(RankLostError):  # it has ended
+                self.group.receive(self._awaited.pop())
+
+
+@contextmanager
+def leading(group: Group) -> Iterator[Leader]:
+    """Lead a group, and dismiss it in the end."""
+    leader = Leader(group)
+    try:
+        yield leader
+    except BaseException as error:
+        leader.dismiss(error)
+        raise
+    leader.dismiss(None)
+
+
+@contextmanager
+def sharing(
+    devices: Sequence[str],
+    network: ChunkEncoder,
+    autocast: torch.dtype | None,
+    changes: bool = False,
+) -> Iterator[Leader | None]:
+    """Yield the leader of workers on all devices but the first, None if there is but one."""
+    if len(devices) == 1:
+        yield None
+        return
+    with worker_group(devices, follow) as group:
+        if group is None:
+            yield None
+            return
+        with leading(group) as leader:
+            leader.begin(network, autocast, changes)
+            yield leader

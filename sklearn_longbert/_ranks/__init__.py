@@ -1,0 +1,1 @@
+"""Several processes, called ranks, that encode together: rank 0 leads, the others follow."""
