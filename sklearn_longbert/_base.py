@@ -386,7 +386,8 @@ class BaseLongBert(NetFactory):
         self._set_micro_batches()
         logits = np.empty((len(inputs), self._targets.n_outputs), dtype=np.float32)
         is_short = len(inputs) <= STREAM_TEXTS
-        with Bar(total=len(inputs), desc="predict", disable=is_short or not self.verbose) as bar:
+        hidden = is_short or not self.verbose
+        with self.net_.sharing(), Bar(total=len(inputs), desc="predict", disable=hidden) as bar:
             for rows, documents in self._stretches(inputs, self.chunker_):
                 parts = parts_of(self._baseline, inputs[rows])
                 progress = is_short and bool(self.verbose)

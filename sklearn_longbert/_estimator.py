@@ -149,7 +149,10 @@ class LongBertEstimator(BaseLongBert):
             documents = self.chunker_._cut(texts_of(inputs), with_spans=True)
         self._set_micro_batches()
         how = (level, plain(max_sentences), bool(self.verbose))
-        return explain(texts_of(inputs), documents, self.net_, self._baseline, self._targets, *how)
+        with self.net_.sharing():
+            return explain(
+                texts_of(inputs), documents, self.net_, self._baseline, self._targets, *how
+            )
 
     # Saving
 

@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
-from sklearn_longbert._encoding.leader import sharing
+from sklearn_longbert._encoding.leader import leader_of, sharing
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import Passes, document_embeddings
 from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS
@@ -212,14 +212,14 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
         embeddings = np.empty((len(inputs), self.encoder_.embedding_size), dtype=np.float32)
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
-        with Bar(total=len(inputs), desc="transform", disable=is_short) as bar:
+        with (
+            sharing(self._devices, self.encoder_, self._autocast),
+            Bar(total=len(inputs), desc="transform", disable=is_short) as bar,
+        ):
+            passes = replace(passes, leader=leader_of(self.encoder_))
             for rows, documents in self._stretches(inputs, self.chunker_):
-                with (
-                    own_modes(passes.device),
-                    sharing(self._devices, self.encoder_, self._autocast) as leader,
-                ):
-                    shared = replace(passes, leader=leader)
-                    part = document_embeddings(self.encoder_, documents, shared)
+                with own_modes(passes.device):
+                    part = document_embeddings(self.encoder_, documents, passes)
                 embeddings[rows] = part.numpy()
                 bar.update(rows.stop - rows.start)
         if self.norm is None:

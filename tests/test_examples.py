@@ -46,4 +46,5 @@ def test_readme_links_each_with_its_picture() -> None:
 def test_the_reference_names_all_that_is_public() -> None:
     reference = EXAMPLES[0].parents[1].joinpath("docs", "api.rst").read_text(encoding="utf-8")
     for name in sklearn_longbert.__all__:
-        assert f".. autoclass:: {name}\n" in reference
+        kind = "autoclass" if isinstance(getattr(sklearn_longbert, name), type) else "autofunction"
+        assert f".. {kind}:: {name}\n" in reference

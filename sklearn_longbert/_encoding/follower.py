@@ -16,6 +16,7 @@ from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state,
 from sklearn_longbert._encoding.gradient_cache import (
     FirstPass,
     first_passes,
+    own_random_state,
     propagate,
     rows_of,
     seed_generators,
@@ -63,7 +64,7 @@ class Follower:
 
     def run(self) -> Any:
         """Answer one request after the other."""
-        with own_modes(self.device):
+        with own_modes(self.device), own_random_state(0, self.device):
             while True:
                 name, arguments = self.group.receive(0)
                 if name == DISMISSED:

@@ -7,7 +7,8 @@ which their dropout depends. So gradients are those of one device, except for ro
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from sklearn_longbert._encoding.follower import (
 from sklearn_longbert._encoding.remembered import digest, encoder_digest
 from sklearn_longbert._ranks.group import Group, OtherRankOutOfMemoryError, RankError, RankLostError
 from sklearn_longbert._ranks.workers import worker_group
+
+_at_work: ContextVar[tuple[ChunkEncoder, "Leader"] | None] = ContextVar("at_work", default=None)
 
 
 class Leader:
@@ -214,15 +217,38 @@ def sharing(
     network: ChunkEncoder,
     autocast: torch.dtype | None,
     changes: bool = False,
-) -> Iterator[Leader | None]:
-    """Yield the leader of workers on all devices but the first, None if there is but one."""
-    if len(devices) == 1:
-        yield None
+    leader: Leader | None = None,
+) -> Iterator[None]:
+    """Let other devices encode the chunks of a network, too, in this thread.
+
+    Inside of another such context of the same network, that one goes on.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        Names of devices. Workers start on all but the first.
+    network, autocast, changes
+        See :meth:`Leader.begin`.
+    leader : Leader, default=None
+        Leads ranks that exist already, in place of the workers.
+    """
+    if leader_of(network) is not None or (leader is None and len(devices) == 1):
+        yield
         return
-    with worker_group(devices, follow) as group:
-        if group is None:
-            yield None
-            return
-        with leading(group) as leader:
-            leader.begin(network, autocast, changes)
-            yield leader
+    with ExitStack() as stack:
+        if leader is None:
+            group = stack.enter_context(worker_group(devices, follow))
+            if group is None:
+                yield
+                return
+            leader = stack.enter_context(leading(group))
+        leader.begin(network, autocast, changes)
+        token = _at_work.set((network, leader))
+        stack.callback(_at_work.reset, token)
+        yield
+
+
+def leader_of(network: ChunkEncoder) -> Leader | None:
+    """Return what shares the chunks of a network with other devices, in this thread."""
+    at_work = _at_work.get()
+    return at_work[1] if at_work is not None and at_work[0] is network else None

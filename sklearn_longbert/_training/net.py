@@ -6,7 +6,7 @@ net gets no texts and no labels, which the estimators translate for it and for s
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -198,7 +198,7 @@ class LongBertNet(ScoredNet):
         self.module_.make_writable()
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
-        with self._sharing(leader, trains=True), self._caching(dataset):
+        with self.sharing(leader, trains=True), self._caching(dataset):
             progress = None
             if self.checkpoint is not None:
                 progress = self.checkpoint.find(self, dataset.documents[0].layout)
@@ -281,26 +281,12 @@ class LongBertNet(ScoredNet):
         self._set_training(False)
         self.drop_optimizer()
 
-    @contextmanager
-    def _sharing(self, leader: Leader | None = None, trains: bool = False) -> Iterator[None]:
-        """Let other devices encode, too: those of a leader's group, or the further ones of a list.
-
-        Inside of another such context of this net, its leader goes on.
-        """
-        if self.leader_ is not None:
-            yield
-            return
-        what = self.module_, self.autocast, trains and not self.module_.frozen
-        workers: AbstractContextManager[Leader | None] = sharing(self.devices, *what)
-        if leader is not None:
-            leader.begin(*what)
-            workers = nullcontext(leader)
-        with workers as leader:
-            self.leader_ = leader
-            try:
-                yield
-            finally:
-                self.leader_ = None
+    def sharing(
+        self, leader: Leader | None = None, trains: bool = False
+    ) -> AbstractContextManager[None]:
+        """Return a context in which other devices encode, too; see its function."""
+        changes = trains and not self.module_.frozen
+        return sharing(self.devices, self.module_, self.autocast, changes, leader)
 
     @contextmanager
     def _caching(self, dataset: DocumentDataset) -> Iterator[None]:
@@ -342,7 +328,7 @@ class LongBertNet(ScoredNet):
         """
         self._set_training(False)
         batch = ChunkBatch(documents, offsets=self.offsets(parts, len(documents)))
-        with own_modes(self._place), self._sharing():
+        with own_modes(self._place), self.sharing():
             return self.infer(batch, progress=progress).numpy()
 
     def offsets(self, parts: Sequence[NDArray[Any]], n_documents: int) -> Tensor:
@@ -357,7 +343,7 @@ class LongBertNet(ScoredNet):
         """Return the outputs of the chunks of each document, of shape (n_chunks, n_columns)."""
         self._set_training(False)
         batch = ChunkBatch(documents)
-        with own_modes(self._place), self._sharing(), torch.inference_mode():
+        with own_modes(self._place), self.sharing(), torch.inference_mode():
             outputs = self._chunk_outputs(batch, "explain" if progress else None)
         return list(outputs.split(batch.chunk_counts))
 

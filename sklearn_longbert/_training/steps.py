@@ -1,7 +1,6 @@
 """One step of training: the gradients of a batch's loss, in the memory that there is."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, TargetsAndWeights
 from sklearn_longbert._encoding.gradient_cache import backward, seed_generators
-from sklearn_longbert._encoding.leader import Leader
+from sklearn_longbert._encoding.leader import leader_of
 from sklearn_longbert._encoding.memory import is_out_of_memory
 from sklearn_longbert._encoding.passes import Passes, cached_embeddings
 from sklearn_longbert._training.losses import LossNet
@@ -23,7 +22,6 @@ class StepNet(LossNet):
     micro_batch_tokens: int | str
     cache_: dict[bytes, Tensor] | None
     limits_: tuple[int, int]
-    leader_: Leader | None = None  # of other devices, while they are at work
 
     def train_step_single(
         self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
@@ -42,8 +40,9 @@ class StepNet(LossNet):
                 if tried <= longest:
                     raise self._passes.too_large(error, longest) from error
             # This is outside of the handler, because its traceback holds the graphs.
-            if self.leader_ is not None:
-                self.leader_.drop()
+            leader = leader_of(self.module_)
+            if leader is not None:
+                leader.drop()
             self._zero_grad_optimizer(set_to_none=True)
             if self._place.type == "cuda":
                 torch.cuda.empty_cache()
@@ -77,7 +76,7 @@ class StepNet(LossNet):
             padded = not self.module_.packs()
         shares = chunks.shares(pass_limit, padded, self._passes.n_ranks)
         n_kept = [chunks.n_within(groups, graph_limit, padded) for groups in shares]
-        leader = self.leader_
+        leader = leader_of(self.module_)
         if leader is not None:
             leader.forward(chunks, shares, n_kept)
         loss = backward(
@@ -102,5 +101,5 @@ class StepNet(LossNet):
 
     @property
     def _passes(self) -> Passes:
-        passes = Passes(self.micro_batch_tokens, self._place, self.autocast)
-        return replace(passes, leader=self.leader_)
+        leader = leader_of(self.module_)
+        return Passes(self.micro_batch_tokens, self._place, self.autocast, leader=leader)
