@@ -127,15 +127,13 @@ def run_out() -> None:
 
 
 def out_of_memory(encoders: Path) -> dict[str, Any]:
-    """Let memory run out on each rank, in the first passes of a step and in the second ones."""
+    """Let memory run out on each rank, in a first pass and in a second pass of a step."""
     settings = {**GENTLE, "micro_batch_tokens": 40, "batch_size": 7, "max_epochs": 1}
     found = {}
     with distributed():
-        for rank in (0, 1):
-            for number in (1, 2, 3, 4, 5, 6):
-                with disturbed(rank, number, run_out):
-                    model = fit("mean-classes", encoders, **settings)
-                found[rank, number] = result_of(model)
+        for rank, number in ((0, 1), (0, 7), (1, 1), (1, 10)):
+            with disturbed(rank, number, run_out):
+                found[rank, number] = result_of(fit("mean-classes", encoders, **settings))
         rank = dist.get_rank()
     if rank == 0:
         found["alone"] = result_of(fit("mean-classes", encoders, **settings))

@@ -35,13 +35,10 @@ from sklearn_longbert._ranks.workers import worker_group
 TWO = ["cpu", "cpu"]
 FEW = [  # the others are slow
     "defaults",
-    "max-labels",
-    "attention-classes",
-    "small micro-batches",
-    "random chunks",
+    "attention-labels",
     "frozen and stopped",
+    "small micro-batches",
     "DeBERTa",
-    "one text a batch",
     "numbers and weights",
 ]
 
@@ -85,10 +82,15 @@ def but_gradients(result: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name != "gradients"}
 
 
+def is_of_keys(name: str) -> bool:
+    """Return whether a weight is a bias of attention's keys: its gradient is rounding alone."""
+    return "key" in name and name.endswith("bias")
+
+
 def are_close(weights: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> None:
     assert list(weights) == list(others)
     for name, weight in weights.items():
-        if not name.endswith("key.bias"):  # its gradient is zero but for rounding
+        if not is_of_keys(name):
             np.testing.assert_allclose(weight, others[name], atol=1e-5, err_msg=name)
 
 
@@ -147,11 +149,10 @@ def test_a_search_around_fits(seen: dict[int, Any]) -> None:
 def test_memory_that_runs_out_on_one_rank(seen: dict[int, Any]) -> None:
     found = dict(seen[0]["out_of_memory"])
     alone = found.pop("alone")
-    assert len(found) == 12
+    assert len(found) == 4
     for result in found.values():
         are_close(result["weights"], alone["weights"])
-    undisturbed = found.pop((0, 6))
-    assert any(differences(result, undisturbed) for result in found.values())
+        assert differences(result, alone)  # passes of other sizes
 
 
 def test_an_error_on_one_rank_ends_the_fit_on_all(seen: dict[int, Any]) -> None:
@@ -301,7 +302,7 @@ def test_a_killed_fit_goes_on_with_other_devices(model, tmp_path: Path, devices:
     expected = model().fit(X, CLASSES)
     weights = estimator.net_.module_.state_dict()
     for name, weight in expected.net_.module_.state_dict().items():
-        if not name.endswith("key.bias"):
+        if not is_of_keys(name):
             torch.testing.assert_close(weights[name], weight, atol=1e-6, rtol=0)
 
 
