@@ -8,6 +8,7 @@ the resident size of the process grows by; the store's is the size of its files.
 
 import argparse
 import gc
+import multiprocessing
 import os
 import platform
 import sys
@@ -43,6 +44,38 @@ def make_texts(n_texts):
     return texts[:n_texts]
 
 
+def bytes_of(what, n_texts):
+    """Return the bytes that the texts take in one form."""
+    chunker = TextChunker().fit()
+    chunker.transform(["warm up"])
+    make_texts(1)
+    before = resident()
+    texts = make_texts(n_texts)
+    if what == "strings":
+        return resident() - before
+    if what.startswith("a store"):
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "store"
+            chunker.transform_to(store, texts, keep_texts=what == "a store with texts")
+            return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    before = resident()
+    if what == "documents of TextChunker":
+        kept = chunker.transform(texts)
+    else:
+        kept = LongBertClassifier()._chunk(texts, chunker, "X")
+    assert len(kept) == n_texts
+    return resident() - before
+
+
+FORMS = (
+    "strings",
+    "documents of TextChunker",
+    "documents inside of a fit",
+    "a store",
+    "a store with texts",
+)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,29 +83,10 @@ def main():
     parser.add_argument("--texts", type=int, default=20_000)
     n_texts = parser.parse_args().texts
     print(platform.processor() or platform.machine(), n_texts, "texts; GB for a million:")
-
-    def show(what, n_bytes):
-        print(f"{what:45} {n_bytes * 1e6 / n_texts / 1e9:.1f}")
-
-    chunker = TextChunker().fit()
-    chunker.transform(["warm up"])
-    make_texts(1)
-    before = resident()
-    texts = make_texts(n_texts)
-    show("strings", resident() - before)
-    before = resident()
-    documents = chunker.transform(texts)
-    show("documents of TextChunker", resident() - before)
-    del documents
-    before = resident()
-    kept = LongBertClassifier()._chunk(texts, chunker, "X")
-    show("the same inside of a fit", resident() - before)
-    del kept
-    for keep_texts in (False, True):
-        with tempfile.TemporaryDirectory() as folder:
-            chunker.transform_to(Path(folder) / "store", texts, keep_texts=keep_texts)
-            files = [path for path in Path(folder).rglob("*") if path.is_file()]
-            show(f"store, keep_texts={keep_texts}", sum(path.stat().st_size for path in files))
+    for form in FORMS:  # each in a process of its own, because memory is used again
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            n_bytes = pool.apply(bytes_of, (form, n_texts))
+        print(f"{form:28} {n_bytes * 1e6 / n_texts / 1e9:.1f}")
 
 
 if __name__ == "__main__":
