@@ -15,14 +15,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_longbert._baselines.choose import Baseline, check_same, new_baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
-from sklearn_longbert._encoding.follower import follow
+from sklearn_longbert._encoding.follower import LeaderFailedError, follow
 from sklearn_longbert._encoding.leader import Leader, leading
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._net_factory import NetFactory, draw_seed
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import select_devices
-from sklearn_longbert._ranks.distributed import active_group
+from sklearn_longbert._ranks.distributed import active_group, fitting_alone
+from sklearn_longbert._ranks.group import RankError
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.checks import (
     check_groups,
@@ -146,17 +147,39 @@ class BaseLongBert(NetFactory):
             )
         key = self._fit_key(targets, data, validation, left_out=frozenset({"random_state"}))
         if group.rank > 0:
-            learned = follow(group, devices[0], key)
-            learned["net_"]["devices"] = devices
-            self._forget_fit()
-            self.__setstate__({**self.__getstate__(), **learned})
+            try:
+                self._take_over(follow(group, devices[0], key), devices)
+            except LeaderFailedError as error:
+                self._take_over(error.args[1], devices)
+                raise RankError(error.args[0]) from error
             return self
         with leading(group) as leader:
             leader.meet(key)
-            train(leader)
-            state = self.__getstate__()
-            leader.last_message = {name: state[name] for name in FITTED}
+            try:
+                with fitting_alone():
+                    train(leader)
+            finally:
+                leader.last_message = self._handed_over()
         return self
+
+    def _handed_over(self) -> dict[str, Any]:
+        """Return what the other ranks take over from this one: what is fitted, and the seeds."""
+        state = self.__getstate__()
+        fitted = {name: state[name] for name in FITTED if name in state}
+        is_generator = isinstance(self.random_state, np.random.RandomState)
+        return {**fitted, "generator": self.random_state if is_generator else None}
+
+    def _take_over(self, learned: dict[str, Any] | None, devices: list[str]) -> None:
+        """Become what another rank has become; None changes nothing."""
+        if learned is None:
+            return
+        generator = learned.pop("generator")
+        if generator is not None and isinstance(self.random_state, np.random.RandomState):
+            self.random_state.set_state(generator.get_state())
+        self._forget_fit()
+        if learned:
+            learned["net_"]["devices"] = devices
+            self.__setstate__({**self.__getstate__(), **learned})
 
     def _train(
         self,

@@ -80,7 +80,7 @@ def result_of(model: Any) -> dict[str, Any]:
             {key: value for key, value in epoch.items() if key != "seconds"}
             for epoch in model.history_
         ],
-        "counts": [epoch["train_batch_count"] for epoch in model.net_.history],
+        "counts": [epoch.get("train_batch_count") for epoch in model.net_.history],
         "best_epoch": model.best_epoch_,
         "share": model.fine_tuning_share_,
         "predictions": model.predict(X),

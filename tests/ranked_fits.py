@@ -22,7 +22,11 @@ import skorch.callbacks
 import torch
 import torch.distributed as dist
 from killed_fits import CASES, CLASSES, LABELS, STOPPING, WEIGHTS, X, fit, result_of
+from sklearn.base import clone
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from sklearn_longbert import LongBertClassifier, distributed
 from sklearn_longbert._encoding.encoder import ChunkEncoder
@@ -185,12 +189,45 @@ def labels(encoders: Path) -> dict[str, Any]:
     return {}
 
 
-WAYS = {way.__name__: way for way in (other_seeds, search, out_of_memory, failing, killed, labels)}
+def unlucky(encoders: Path) -> dict[str, Any]:
+    """Fit what fails late, or fits something itself; each time the ranks must stay alike."""
+    found: dict[str, Any] = {}
+
+    def tried(name: str, function: Callable[[], Any]) -> None:
+        try:
+            function()
+        except Exception as error:
+            found[name] = type(error).__name__, str(error)
+
+    with distributed():
+        vectorizer = TfidfVectorizer(preprocessor=lambda text: text)
+        unpicklable = make_pipeline(vectorizer, LogisticRegression())
+        tried("unpicklable", lambda: fit("mean-classes", encoders, baseline=unpicklable))
+        inner = fit("mean-classes", encoders, max_epochs=1)
+        outer = fit("mean-classes", encoders, max_epochs=1, baseline=clone(inner))
+        found["nested"] = result_of(outer)
+        model = fit("mean-classes", encoders)
+        with disturbed(0, 7, go_wrong):
+            tried("partial_fit", lambda: model.partial_fit(X, CLASSES))
+        found["after partial_fit"] = result_of(model)
+        with disturbed(0, 7, go_wrong):
+            tried("fit", lambda: model.fit(X, CLASSES))
+        found["after fit"] = vars(model).get("net_")
+    with distributed():  # once more
+        generator = np.random.RandomState(3)
+        found["generator"] = result_of(fit("mean-classes", encoders, random_state=generator))
+        found["drawn"] = generator.randint(1000, size=5)
+    return found
+
+
+WAYS = {
+    way.__name__: way
+    for way in (other_seeds, search, out_of_memory, failing, killed, labels, unlucky)
+}
 
 
 def main() -> None:
     encoders, folder = map(Path, sys.argv[1:3])
-    dist.init_process_group("gloo")  # once; distributed() takes it up
     found = {
         way: WAYS[way](encoders) if way in WAYS else beside_others(encoders, way)
         for way in sys.argv[3:]

@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import skorch.callbacks
 import torch
@@ -28,8 +30,11 @@ from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer, TextChunker, distributed
 from sklearn_longbert._encoding.batches import ChunkBatch
+from sklearn_longbert._encoding.encoder import encoder_state
+from sklearn_longbert._encoding.follower import Follower
+from sklearn_longbert._encoding.leader import Leader
 from sklearn_longbert._ranks import workers
-from sklearn_longbert._ranks.group import RankError
+from sklearn_longbert._ranks.group import Group, RankError
 from sklearn_longbert._ranks.workers import worker_group
 
 TWO = ["cpu", "cpu"]
@@ -175,6 +180,18 @@ def test_ranks_must_fit_the_same(seen: dict[int, Any]) -> None:
         assert "other texts, targets or parameters" in message
 
 
+def test_ranks_stay_alike_whatever_fails(seen: dict[int, Any]) -> None:
+    first, second = (seen[rank]["unlucky"] for rank in (0, 1))
+    assert "pickle" in first["unpicklable"][1]
+    assert "pickle" in second["unpicklable"][1]
+    assert first["partial_fit"] == first["fit"] == ("ValueError", "a disk is gone")
+    assert second["partial_fit"][0] == second["fit"][0] == "RankError"
+    for name in ("nested", "after partial_fit", "generator"):
+        assert differences(second[name], first[name]) == []
+    assert first["after fit"] is second["after fit"] is None
+    np.testing.assert_array_equal(second["drawn"], first["drawn"])
+
+
 def test_a_rank_that_is_killed_ends_the_fit(encoders: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     seen = on_ranks("killed", encoders=encoders, folder=tmp_path, fails=True)
@@ -239,7 +256,7 @@ class Act(skorch.callbacks.Callback):
 
 
 def kill_workers(net: Any) -> None:
-    for executor in workers._of_process[0].executors:
+    for executor in workers._workers[os.getpid()].executors:
         for pid in executor._processes:
             os.kill(pid, signal.SIGKILL)
 
@@ -262,7 +279,7 @@ def test_an_error_of_this_process_ends_the_workers(model) -> None:
 
     with pytest.raises(ZeroDivisionError):
         model(device=TWO, callbacks=[Act(fail, 2)]).fit(X, CLASSES)
-    assert workers._of_process[0].executors == []
+    assert workers._workers[os.getpid()].executors == []
 
 
 def test_a_callback_predicts_in_a_fit(model) -> None:
@@ -273,7 +290,7 @@ def test_a_callback_predicts_in_a_fit(model) -> None:
     np.testing.assert_allclose(seen, [expected], atol=1e-5)
 
 
-def test_threads_take_turns(model) -> None:
+def test_threads_predict_at_the_same_time(model) -> None:
     fitted = model(device=TWO, max_epochs=1).fit(X, CLASSES)
     expected, seen = fitted.decision_function(X), []
     threads = [
@@ -283,7 +300,7 @@ def test_threads_take_turns(model) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    np.testing.assert_array_equal(seen, [expected] * 3)
+    np.testing.assert_allclose(seen, [expected] * 3, atol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [("cpu", TWO), (TWO, "cpu")])
@@ -304,6 +321,121 @@ def test_a_killed_fit_goes_on_with_other_devices(model, tmp_path: Path, devices:
     for name, weight in expected.net_.module_.state_dict().items():
         if not is_of_keys(name):
             torch.testing.assert_close(weights[name], weight, atol=1e-6, rtol=0)
+
+
+def test_ctrl_c_while_a_worker_is_at_work(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, count = Leader._answers, 0
+
+    def interrupted(self: Leader) -> Any:
+        nonlocal count
+        count += 1
+        if count == 20:
+            for pid in workers._workers[os.getpid()].executors[0]._processes:
+                os.kill(pid, signal.SIGSTOP)  # its share takes long
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return answers(self)
+
+    monkeypatch.setattr(Leader, "_answers", interrupted)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        model(device=TWO).fit(X, CLASSES)
+    assert time.monotonic() - start < 60  # of which the imports of the worker take most
+    monkeypatch.setattr(Leader, "_answers", answers)
+    assert hasattr(model(device=TWO, max_epochs=1).fit(X, CLASSES), "net_")
+
+
+def test_memory_that_runs_out_where_weights_are_sent(model, monkeypatch) -> None:
+    buffer, tries = Group.buffer, []
+
+    def short(self: Group, *arguments: Any) -> Any:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return buffer(self, *arguments)
+
+    monkeypatch.setattr(Group, "buffer", short)
+    fitted = model(device=TWO, max_epochs=1, head_init="random").fit(X, CLASSES)
+    assert len(tries) == 2
+    expected = model(max_epochs=1, head_init="random").fit(X, CLASSES)
+    np.testing.assert_allclose(fitted.predict_proba(X), expected.predict_proba(X), atol=1e-5)
+
+
+def test_a_callback_freezes_the_encoder(model) -> None:
+    def freeze(net: Any) -> None:
+        net.module_.encoder.requires_grad_(False)
+
+    fits = [
+        model(device=device, callbacks=[Act(freeze, 3)]).fit(X, CLASSES) for device in (TWO, "cpu")
+    ]
+    are_close(*(result_of(fitted)["weights"] for fitted in fits))
+
+
+def test_a_callback_adds_weights(model) -> None:
+    def add(net: Any) -> None:
+        net.module_.encoder.extra = torch.nn.Parameter(torch.zeros(3))
+
+    with pytest.raises(RankError, match="the leader's encoder has got other weights"):
+        model(device=TWO, callbacks=[Act(add, 2)]).fit(X, CLASSES)
+
+
+def test_a_scorer_predicts_in_threads(model) -> None:
+    def score(estimator: Any, X: Any, y: Any) -> float:
+        with ThreadPoolExecutor(2) as pool:
+            parts = list(pool.map(estimator.predict, [X[:2], X[2:]]))
+        return float(np.mean(np.concatenate(parts) == y))
+
+    settings = {"early_stopping": True, "validation_fraction": 0.25, "scoring": score}
+    assert hasattr(model(device=TWO, **settings).fit(X, CLASSES), "net_")
+
+
+def run_in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    folder = str(Path(__file__).parent)
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys\nsys.path.insert(0, {folder!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def test_a_process_ends_with_its_workers(tiny_bert: str) -> None:
+    """A child of multiprocessing, and one that is gone without a word."""
+    code = f"""
+import multiprocessing, os
+from killed_fits import CLASSES, X
+from sklearn_longbert import LongBertVectorizer
+from sklearn_longbert._ranks import workers
+def work(dies):
+    LongBertVectorizer({tiny_bert!r}, device=["cpu", "cpu"]).fit().transform(X[:2])
+    print(*workers._workers[os.getpid()].executors[0]._processes, flush=True)
+    if dies:
+        os._exit(0)
+if __name__ == "__main__":
+    for dies in (False, True):
+        child = multiprocessing.get_context("fork").Process(target=work, args=(dies,))
+        child.start()
+        child.join(60)
+        assert not child.is_alive()
+"""
+    done = run_in_a_process(code)
+    assert done.returncode == 0, done.stderr
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 30
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_an_encoder_is_remembered_with_its_device(tiny_bert: str) -> None:
+    network = LongBertVectorizer(tiny_bert).fit().encoder_
+    settings = {"token_pooling": network.token_pooling, "layers": network.layers}
+    followers = [Follower(None, torch.device(place), b"") for place in ("cpu", "meta")]
+    assert not followers[0].begin(b"key", None)
+    followers[0].build(b"key", encoder_state(network), settings, True)
+    assert followers[0].begin(b"key", None)
+    assert not followers[1].begin(b"key", None)
 
 
 def test_a_worker_that_cannot_start() -> None:

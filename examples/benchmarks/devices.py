@@ -38,7 +38,7 @@ def make_documents():
 
 def cpu_seconds():
     """Return the CPU seconds of this process, and of each worker."""
-    pids = [pid for each in workers._of_process[0].executors for pid in each._processes]
+    pids = [pid for each in workers._workers[os.getpid()].executors for pid in each._processes]
     times = [psutil.Process(pid).cpu_times() for pid in (os.getpid(), *pids)]
     return np.array([each.user + each.system for each in times])
 

@@ -30,7 +30,8 @@ FINE, OUT_OF_MEMORY, FAILED = "fine", "out of memory", "failed"
 # how the leader ends the work
 DISMISSED, LEADER_FAILED = "dismissed", "leader failed"
 
-_known: dict[bytes, ChunkEncoder] = {}  # the encoder of the last prediction, for the next one
+# the encoder of a worker's last prediction, for the next one, by its digest and its device
+_known: dict[tuple[bytes, torch.device], ChunkEncoder] = {}
 
 
 def follow(group: Group, device: str, key: bytes = b"") -> Any:
@@ -46,10 +47,14 @@ def follow(group: Group, device: str, key: bytes = b"") -> Any:
 
     Raises
     ------
-    RankError
-        If the leader or a rank has failed.
+    LeaderFailedError
+        If the leader has failed, for instance because another rank has.
     """
     return Follower(group, torch.device(device), key).run()
+
+
+class LeaderFailedError(RankError):
+    """The leader has failed. The second argument is its last message."""
 
 
 class Follower:
@@ -60,6 +65,10 @@ class Follower:
         self.device = device
         self.key = key
         self.error: BaseException | None = None
+        self.network: ChunkEncoder
+        self.passes: Passes
+        self.buffer: Tensor  # of all weights, or of their gradients
+        self.share: ChunkShare  # of the step
         self.first: list[FirstPass] = []  # of the step
 
     def run(self) -> Any:
@@ -70,7 +79,9 @@ class Follower:
                 if name == DISMISSED:
                     return arguments
                 if name == LEADER_FAILED:
-                    raise RankError(f"The fit has ended: {arguments}") from self.error
+                    text, last_message = arguments
+                    failed = f"The fit has ended: {text}"
+                    raise LeaderFailedError(failed, last_message) from self.error
                 self.group.send(0, self._answer(getattr(self, name), arguments))
 
     def _answer(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -78,7 +89,7 @@ class Follower:
             return FINE, method(*arguments)
         except Exception as error:  # the leader raises it
             if is_out_of_memory(error):
-                return OUT_OF_MEMORY, None
+                return OUT_OF_MEMORY, str(error)
             self.error = error
             return FAILED, f"{type(error).__name__}: {error}"
 
@@ -93,32 +104,46 @@ class Follower:
     def begin(self, key: bytes, autocast: torch.dtype | None) -> bool:
         """Begin to work with an encoder, and return whether it is known."""
         self.passes = Passes(1, self.device, autocast)
-        if key in _known:
-            self.network = _known[key]
-        return key in _known
+        known = _known.get((key, self.device))
+        if known is not None:
+            self.network = known
+        return known is not None
 
-    def build(self, key: bytes, state: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Build the encoder that is not known."""
+    def build(
+        self, key: bytes, state: dict[str, Any], settings: dict[str, Any], is_kept: bool
+    ) -> None:
+        """Build the encoder that is not known; keep it if its weights do not change."""
+        _known.clear()
         encoder, weights = encoder_from_state(state)
         self.network = ChunkEncoder(encoder, **settings)
         self.network.load_state_dict(weights, assign=True)
         self.network.shares_memory = True
         self.network.make_writable()
         self.network.to(self.device).eval()
-        _known.clear()
-        _known[key] = self.network
+        if is_kept and not self.key:
+            _known[key, self.device] = self.network
 
     def limits(self, bytes_per_token: float, reserved: int) -> tuple[int, int]:
         """Return the limits of :func:`auto_limits` on this device."""
         return auto_limits(bytes_per_token, reserved, self.device)
 
-    def take_weights(self, trained: list[bool]) -> None:
-        """Take over the leader's weights, and which of them are trained."""
-        _known.clear()  # the key is that of other weights
+    def prepare(self, shapes: list[tuple[int, ...]], trained: list[bool]) -> None:
+        """Make room for the leader's weights; some of them are trained."""
         weights = list(self.network.encoder.parameters())
+        if shapes != [tuple(weight.shape) for weight in weights]:
+            raise ValueError(
+                "the leader's encoder has got other weights than it had when the fit began: add "
+                "none in a callback, or fit on one device."
+            )
         for weight, is_trained in zip(weights, trained, strict=True):
             weight.requires_grad_(is_trained)
-        self.group.spread(weights)
+        if not hasattr(self, "buffer"):
+            self.buffer = self.group.buffer(sum(w.numel() for w in weights), weights[0])
+
+    def take_weights(self) -> None:
+        """Take over the leader's weights."""
+        self.group.spread(self.buffer)
+        weights_from(self.buffer, list(self.network.encoder.parameters()))
 
     def encode(self, share: ChunkShare) -> Tensor:
         """Return the embeddings of chunks, in their order in the micro-batches."""
@@ -146,15 +171,12 @@ class Follower:
         of_number[np.concatenate(self.share.groups)] = gradients
         with sparse_lookups(self.network):
             propagate(self._encode, self.first, of_number.to(self.device), self.device)
-        return self.have_gradients()
-
-    def have_gradients(self) -> list[bool]:
-        """Return which weights have a gradient."""
         return [weight.grad is not None for weight in self.network.encoder.parameters()]
 
-    def sum_gradients(self, wanted: list[bool]) -> None:
-        """Add the gradients of these weights to the leader's."""
-        self.group.sum(gradients_of(self.network, wanted))
+    def sum_gradients(self) -> None:
+        """Add the gradients of all weights to the leader's."""
+        gradients_into(self.buffer, list(self.network.encoder.parameters()))
+        self.group.sum(self.buffer)
         self.drop()
 
     def drop(self) -> None:
@@ -163,12 +185,39 @@ class Follower:
         self.network.zero_grad(set_to_none=True)
 
 
-def gradients_of(network: ChunkEncoder, wanted: list[bool]) -> list[Tensor]:
-    """Return the gradients of the wanted weights of an encoder; a missing one becomes zero."""
-    gradients = []
-    for weight, is_wanted in zip(network.encoder.parameters(), wanted, strict=True):
-        if is_wanted:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            gradients.append(weight.grad)
-    return gradients
+def weights_into(buffer: Tensor, weights: list[Tensor]) -> None:
+    """Copy weights into a buffer, one after the other."""
+    for weight, part in zip(weights, _parts(buffer, weights), strict=True):
+        part.copy_(weight.detach())
+
+
+def weights_from(buffer: Tensor, weights: list[Tensor]) -> None:
+    """Set weights to those that :func:`weights_into` has put into a buffer."""
+    with torch.no_grad():
+        for weight, part in zip(weights, _parts(buffer, weights), strict=True):
+            weight.copy_(part)
+
+
+def gradients_into(buffer: Tensor, weights: list[Tensor]) -> None:
+    """Copy the gradients of weights into a buffer, with zeros for those that are missing."""
+    for weight, part in zip(weights, _parts(buffer, weights), strict=True):
+        if weight.grad is None:
+            part.zero_()
+        else:
+            part.copy_(weight.grad)
+
+
+def gradients_from(buffer: Tensor, weights: list[Tensor], wanted: list[bool]) -> None:
+    """Set the gradients of the wanted weights to those in a buffer."""
+    parts = _parts(buffer, weights)
+    for weight, part, is_wanted in zip(weights, parts, wanted, strict=True):
+        if is_wanted and weight.grad is None:
+            weight.grad = part.to(weight.device, copy=True)
+        elif is_wanted:
+            weight.grad.copy_(part)  # type: ignore[union-attr]
+
+
+def _parts(buffer: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Return the part of a buffer of each weight, in its shape."""
+    parts = buffer.split([weight.numel() for weight in weights])
+    return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]

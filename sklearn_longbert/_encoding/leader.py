@@ -6,7 +6,8 @@ same weights, because they get them before each step. Chunks keep their numbers 
 which their dropout depends. So gradients are those of one device, except for rounding.
 """
 
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -24,7 +25,9 @@ from sklearn_longbert._encoding.follower import (
     LEADER_FAILED,
     OUT_OF_MEMORY,
     follow,
-    gradients_of,
+    gradients_from,
+    gradients_into,
+    weights_into,
 )
 from sklearn_longbert._encoding.remembered import digest, encoder_digest
 from sklearn_longbert._ranks.group import Group, OtherRankOutOfMemoryError, RankError, RankLostError
@@ -44,6 +47,9 @@ class Leader:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.last_message: Any = None  # what the others get when they are dismissed
+        self.network: ChunkEncoder
+        self.changes = False
+        self.buffer: Tensor | None = None  # of all weights, or of their gradients
         self._awaited: list[int] = []  # ranks that have not answered yet
         self._asked: dict[int, Groups] = {}  # the micro-batches of each rank at work
 
@@ -66,13 +72,14 @@ class Leader:
             if status == FAILED:
                 raise RankError(f"Rank {rank} has failed: {answer}")
             if status == OUT_OF_MEMORY:
-                short.append(rank)
+                short.append(f"Memory has run out on rank {rank}: {answer}")
             answers[rank] = answer
         if short:
-            raise OtherRankOutOfMemoryError(f"Memory has run out on rank {short[0]}.")
+            raise OtherRankOutOfMemoryError(short[0])
         return answers
 
     def _ask_all(self, name: str, *arguments: Any) -> dict[int, Any]:
+        self._drain()  # what a caught error has left
         for rank in self.group.others:
             self._ask(rank, name, *arguments)
         return self._answers()
@@ -91,30 +98,38 @@ class Leader:
         changes : bool
             Whether the weights change from one request to the next.
         """
-        self.network, self.changes = network, changes
+        self.network, self.changes, self.buffer = network, changes, None
         settings = {"token_pooling": network.token_pooling, "layers": network.layers}
         key = digest(encoder_digest(network.encoder), network.configuration, settings)
         known = self._ask_all("begin", key, autocast)
-        state = {
-            **encoder_state(network),
-            "weights": {
-                f"encoder.{name}": weight.detach().cpu().numpy()
-                for name, weight in network.encoder.state_dict().items()
-            },
-        }
-        for rank in self.group.others:
-            if not known[rank]:
-                self._ask(rank, "build", key, state, settings)
-        self._answers()
+        unknown = [rank for rank in self.group.others if not known[rank]]
+        if unknown:
+            state = encoder_state(network)
+            own = {f"encoder.{name}" for name in network.encoder.state_dict()}
+            state["weights"] = {n: weight for n, weight in state["weights"].items() if n in own}
+            for rank in unknown:
+                self._ask(rank, "build", key, state, settings, not changes)
+            self._answers()
 
     def _spread_weights(self) -> None:
         """Give all ranks the present weights, and which of them are trained."""
         if not self.changes:
             return
         weights = list(self.network.encoder.parameters())
-        for rank in self.group.others:
-            self._ask(rank, "take_weights", [weight.requires_grad for weight in weights])
-        self.group.spread(weights)
+        shapes = [tuple(weight.shape) for weight in weights]
+        self._ask_all("prepare", shapes, [weight.requires_grad for weight in weights])
+        if self.buffer is None:
+            self.buffer = self.group.buffer(sum(w.numel() for w in weights), weights[0])
+        weights_into(self.buffer, weights)
+        self._together("take_weights", self.group.spread)
+
+    def _together(self, name: str, collective: Callable[[Tensor], None]) -> None:
+        """Let all ranks do what they must do at the same time."""
+        assert self.buffer is not None
+        with self.group.indivisible():
+            for rank in self.group.others:
+                self._ask(rank, name)
+            collective(self.buffer)
         self._answers()
 
     def limits(
@@ -126,6 +141,7 @@ class Leader:
 
     def encode(self, batch: ChunkBatch, shares: list[Groups]) -> None:
         """Ask the other ranks to encode their shares of a batch; see :meth:`encoded`."""
+        self._drain()
         self._spread_weights()
         for rank in self.group.others:
             if shares[rank]:
@@ -167,30 +183,40 @@ class Leader:
 
     def add_gradients(self) -> None:
         """Add the gradients of the other ranks to those of this one."""
-        weights = self.network.encoder.parameters()
+        weights = list(self.network.encoder.parameters())
         present = [weight.grad is not None for weight in weights]
         for of_rank in self._answers().values():
             present = [own or other for own, other in zip(present, of_rank, strict=True)]
-        for rank in self.group.others:
-            self._ask(rank, "sum_gradients", present)
         if any(present):
-            self.group.sum(gradients_of(self.network, present))
-        self._answers()
+            assert self.buffer is not None
+            gradients_into(self.buffer, weights)
+            self._together("sum_gradients", self.group.sum)
+            gradients_from(self.buffer, weights, present)
 
     def drop(self) -> None:
         """Let all ranks free what they keep of a step, which is tried again."""
-        self._drain()
         self._ask_all("drop")
 
-    def dismiss(self, error: BaseException | None) -> None:
-        """Tell all ranks that the work is done, or that it has failed."""
+    def dismiss(self) -> None:
+        """Tell all ranks that the work is done."""
+        message = pickle.dumps((DISMISSED, self.last_message))
+        for rank in self.group.others:
+            self.group.send_bytes(rank, message)
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell all ranks that the work has failed."""
+        if self.group.is_broken:
+            self.group.close()
+            return
         self._drain()
-        message = DISMISSED, self.last_message
-        if error is not None:
-            message = LEADER_FAILED, f"rank 0 has raised {type(error).__name__}: {error}"
+        text = f"rank 0 has raised {type(error).__name__}: {error}"
+        try:
+            message = pickle.dumps((LEADER_FAILED, (text, self.last_message)))
+        except Exception:  # pickles raise errors of any kind, and that is perhaps what has failed
+            message = pickle.dumps((LEADER_FAILED, (text, None)))
         for rank in self.group.others:
             with suppress(RankLostError):  # one that has ended needs no message
-                self.group.send(rank, message)
+                self.group.send_bytes(rank, message)
 
     def _drain(self) -> None:
         """Wait for the answers that nobody needs any more."""
@@ -205,10 +231,10 @@ def leading(group: Group) -> Iterator[Leader]:
     leader = Leader(group)
     try:
         yield leader
+        leader.dismiss()
     except BaseException as error:
-        leader.dismiss(error)
+        leader.give_up(error)
         raise
-    leader.dismiss(None)
 
 
 @contextmanager

@@ -7,14 +7,14 @@ without gradients. Training has passes of its own, whose sizes are found here.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_longbert._encoding.batches import ChunkBatch, ChunkShare, in_order
+from sklearn_longbert._encoding.batches import ChunkBatch, ChunkShare, Groups, in_order
 from sklearn_longbert._encoding.encoder import ChunkEncoder
 from sklearn_longbert._encoding.memory import (
     auto_limits,
@@ -27,10 +27,26 @@ from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._encoding.remembered import digest, encoder_digest, is_worth_it, remembered
 from sklearn_longbert._texts.stretches import STREAM_TOKENS, stretches
 
-if TYPE_CHECKING:
-    from sklearn_longbert._encoding.leader import Leader
-
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
+
+
+class Others(Protocol):
+    """Other devices, which encode shares of a batch at the same time."""
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of the devices, this one counted."""
+
+    def encode(self, batch: ChunkBatch, shares: list[Groups]) -> None:
+        """Begin to encode all shares but the first."""
+
+    def encoded(self) -> list[Tensor]:
+        """Return the embeddings of these shares."""
+
+    def limits(
+        self, own: tuple[int, int], bytes_per_token: float, reserved: int
+    ) -> tuple[int, int]:
+        """Return the least limits of all devices, of which `own` are those of this one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class Passes:
     autocast : torch.dtype or None
     on_pass : callable, default=None
         Called after each pass with the number of chunks that it has encoded.
-    leader : Leader, default=None
+    leader : Others, default=None
         What shares the passes with other devices. None is one device.
     """
 
@@ -53,7 +69,7 @@ class Passes:
     device: torch.device
     autocast: torch.dtype | None
     on_pass: Callable[[int], None] | None = None
-    leader: "Leader | None" = None
+    leader: Others | None = None
 
     def casting(self) -> torch.autocast:
         """Return the context that the encoder computes in."""

@@ -44,7 +44,8 @@ def select_devices(device: Any) -> list[torch.device]:
             f"device={device!r} is not a list of devices: name each of them, such as ['cuda:0', "
             f"'cuda:1'], or pass 'auto' alone for one."
         )
-    selected = [select_device(str(each)) for each in device]
+    # "cuda" becomes "cuda:0", which another process takes for the same one
+    selected = [torch.empty(0, device=select_device(str(each))).device for each in device]
     if len({each.type for each in selected}) > 1:
         raise ValueError(f"device={device!r} holds devices of several types: pass one type.")
     return selected
