@@ -133,7 +133,7 @@ class NetFactory(BaseParameters):
                 f"checkpoint_folder needs a random_state that is the same when the fit goes on, "
                 f"and random_state={self.random_state!r} is none: pass an int."
             )
-        absolute(self.checkpoint_folder).mkdir(parents=True, exist_ok=True)
+        absolute(plain(self.checkpoint_folder)).mkdir(parents=True, exist_ok=True)
 
     def _make_checkpoint(
         self, targets: Targets, data: Labelled, validation: Labelled | None
@@ -142,7 +142,9 @@ class NetFactory(BaseParameters):
         if self.checkpoint_folder is None:
             return None
         key = self._fit_key(targets, data, validation)
-        return FitCheckpoint(absolute(self.checkpoint_folder), float(self.checkpoint_interval), key)
+        return FitCheckpoint(
+            absolute(plain(self.checkpoint_folder)), float(self.checkpoint_interval), key
+        )
 
     def _fit_key(
         self,

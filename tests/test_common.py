@@ -80,15 +80,14 @@ TRAINING = {
     "layers": "last",
     "baseline": None,
     "fine_tuning_share": 1.0,
-    "max_epochs": 40,
     "batch_size": 1000,
     "learning_rate": 0.05,
     "dropout": 0.0,
 }
 TRAINING |= {"device": "cpu", "precision": "float32"}
 NUMERIC = [
-    NumericClassifier(**TRAINING),
-    NumericRegressor(**TRAINING),
+    NumericClassifier(**TRAINING, max_epochs=10),
+    NumericRegressor(**TRAINING, max_epochs=40),
     NumericVectorizer(device="cpu", precision="float32"),
     NumericChunker(),
 ]

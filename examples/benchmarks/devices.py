@@ -26,7 +26,7 @@ from tqdm import tqdm
 from sklearn_longbert import LongBertClassifier, TextChunker
 from sklearn_longbert._ranks import workers
 
-N_STEPS, N_ROUNDS = 4, 3
+N_STEPS, N_ROUNDS = 4, 2
 
 
 def make_documents():
