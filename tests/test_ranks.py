@@ -33,9 +33,8 @@ from sklearn_longbert._encoding.batches import ChunkBatch
 from sklearn_longbert._encoding.encoder import encoder_state
 from sklearn_longbert._encoding.follower import Follower
 from sklearn_longbert._encoding.leader import Leader
-from sklearn_longbert._ranks import workers
 from sklearn_longbert._ranks.group import Group, RankError
-from sklearn_longbert._ranks.workers import worker_group
+from sklearn_longbert._ranks.workers import worker_group, workers_of_process
 
 TWO = ["cpu", "cpu"]
 FEW = [  # the others are slow
@@ -256,7 +255,7 @@ class Act(skorch.callbacks.Callback):
 
 
 def kill_workers(net: Any) -> None:
-    for executor in workers._workers[os.getpid()].executors:
+    for executor in workers_of_process().executors:
         for pid in executor._processes:
             os.kill(pid, signal.SIGKILL)
 
@@ -279,7 +278,7 @@ def test_an_error_of_this_process_ends_the_workers(model) -> None:
 
     with pytest.raises(ZeroDivisionError):
         model(device=TWO, callbacks=[Act(fail, 2)]).fit(X, CLASSES)
-    assert workers._workers[os.getpid()].executors == []
+    assert workers_of_process().executors == []
 
 
 def test_a_callback_predicts_in_a_fit(model) -> None:
@@ -330,7 +329,7 @@ def test_ctrl_c_while_a_worker_is_at_work(model, monkeypatch: pytest.MonkeyPatch
         nonlocal count
         count += 1
         if count == 20:
-            for pid in workers._workers[os.getpid()].executors[0]._processes:
+            for pid in workers_of_process().executors[0]._processes:
                 os.kill(pid, signal.SIGSTOP)  # its share takes long
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         return answers(self)
@@ -405,10 +404,9 @@ def test_a_process_ends_with_its_workers(tiny_bert: str) -> None:
 import multiprocessing, os
 from killed_fits import CLASSES, X
 from sklearn_longbert import LongBertVectorizer
-from sklearn_longbert._ranks import workers
 def work(dies):
     LongBertVectorizer({tiny_bert!r}, device=["cpu", "cpu"]).fit().transform(X[:2])
-    print(*workers._workers[os.getpid()].executors[0]._processes, flush=True)
+    print(*workers_of_process().executors[0]._processes, flush=True)
     if dies:
         os._exit(0)
 if __name__ == "__main__":

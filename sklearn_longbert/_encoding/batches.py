@@ -165,10 +165,11 @@ class ChunkBatch:
         limit = min(max_tokens, ceil(n_tokens / n_rounds / n_ranks))
         shares: list[Groups] = [[] for _ in range(n_ranks)]
         loads = np.zeros(n_ranks)
-        for group in self.plan(limit, padded, numbers):  # the longest come first
+        for number, group in enumerate(self.plan(limit, padded, numbers)):  # longest first
             least = int(loads.argmin())
             shares[least].append(group)
             loads[least] += self.lengths[group].sum()
+            loads[0] += number == 0  # where loads are equal, rank 0 has more to do besides
         return shares
 
     def n_within(self, groups: Groups, max_tokens: int, padded: bool) -> int:

@@ -59,6 +59,13 @@ class Workers:
 _workers: dict[int, Workers] = {}  # by process: after a fork, those of the parent are not ours
 
 
+def workers_of_process() -> Workers:
+    """Return the workers of this process."""
+    if os.getpid() not in _workers:
+        _workers[os.getpid()] = Workers()
+    return _workers[os.getpid()]
+
+
 @contextmanager
 def worker_group(devices: Sequence[str], follow: Callable[..., Any]) -> Iterator[Group | None]:
     """Start one worker for each device after the first, and yield the group that they form.
@@ -77,7 +84,7 @@ def worker_group(devices: Sequence[str], follow: Callable[..., Any]) -> Iterator
     RankError
         If a worker ends.
     """
-    workers = _workers.setdefault(os.getpid(), Workers())
+    workers = workers_of_process()
     if not workers.lock.acquire(blocking=False):
         yield None
         return
