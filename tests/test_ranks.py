@@ -404,6 +404,7 @@ def test_a_process_ends_with_its_workers(tiny_bert: str) -> None:
 import multiprocessing, os
 from killed_fits import CLASSES, X
 from sklearn_longbert import LongBertVectorizer
+from sklearn_longbert._ranks.workers import workers_of_process
 def work(dies):
     LongBertVectorizer({tiny_bert!r}, device=["cpu", "cpu"]).fit().transform(X[:2])
     print(*workers_of_process().executors[0]._processes, flush=True)
