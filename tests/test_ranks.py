@@ -398,6 +398,7 @@ def run_in_a_process(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_process_ends_with_its_workers(tiny_bert: str) -> None:
     """A child of multiprocessing, and one that is gone without a word."""
     code = f"""
