@@ -281,6 +281,14 @@ def test_an_error_of_this_process_ends_the_workers(model) -> None:
     assert workers_of_process().executors == []
 
 
+def test_a_worker_forgets_weights_that_were_trained_further(model) -> None:
+    first = model(device=TWO, max_epochs=1).fit(X, CLASSES)
+    second, expected = pickle.loads(pickle.dumps(first)), first.decision_function(X)
+    second.partial_fit(X, CLASSES)
+    np.testing.assert_array_equal(first.decision_function(X), expected)
+    assert np.abs(second.decision_function(X) - expected).max() > 1e-4
+
+
 def test_a_callback_predicts_in_a_fit(model) -> None:
     other = model(device=TWO, max_epochs=1).fit(X, CLASSES)
     expected, seen = other.predict_proba(X), []

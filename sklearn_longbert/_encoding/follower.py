@@ -129,6 +129,7 @@ class Follower:
 
     def prepare(self, shapes: list[tuple[int, ...]], trained: list[bool]) -> None:
         """Make room for the leader's weights; some of them are trained."""
+        _known.clear()  # by the digest of weights that change now
         weights = list(self.network.encoder.parameters())
         if shapes != [tuple(weight.shape) for weight in weights]:
             raise ValueError(

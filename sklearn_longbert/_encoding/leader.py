@@ -204,8 +204,8 @@ class Leader:
             self.group.send_bytes(rank, message)
 
     def give_up(self, error: BaseException) -> None:
-        """Tell all ranks that the work has failed."""
-        if self.group.is_broken:
+        """Tell all ranks that the work has failed, unless they end with the group."""
+        if self.group.is_broken or self.group.is_disposable:
             self.group.close()
             return
         self._drain()

@@ -53,6 +53,8 @@ class Group:
         waiting.
     close : callable, default=None
         Ends the connections. None ends them when nobody holds `messages` any more.
+    is_disposable : bool, default=False
+        Whether an error ends the other ranks, too, so that they need not be told.
 
     Attributes
     ----------
@@ -68,9 +70,11 @@ class Group:
         weights: Any = None,
         look: Callable[[], None] | None = None,
         close: Callable[[], None] | None = None,
+        is_disposable: bool = False,
     ) -> None:
         self.rank = rank
         self.size = size
+        self.is_disposable = is_disposable
         self.is_broken = False
         self._depth = 0
         self._messages = messages

@@ -193,4 +193,4 @@ def _join(
         weights = dist.ProcessGroupNCCL(
             dist.PrefixStore("nccl", store), rank, size, dist.ProcessGroupNCCL.Options()
         )
-    return Group(rank, size, messages, weights, look)
+    return Group(rank, size, messages, weights, look, is_disposable=True)
