@@ -10,9 +10,10 @@ because nobody knows what the other side waits for.
 
 import pickle
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import torch
@@ -81,7 +82,6 @@ class Group:
         self._weights = weights
         self._look = look
         self._close = close
-        self._waiting = ThreadPoolExecutor(1)
 
     @property
     def others(self) -> range:
@@ -144,7 +144,15 @@ class Group:
 
     def _wait(self, work: Any) -> None:
         """Wait in another thread, so that this one sees Ctrl-C."""
-        waiting = self._waiting.submit(work.wait, TIMEOUT)
+        waiting: Future[Any] = Future()
+
+        def wait() -> None:
+            try:
+                waiting.set_result(work.wait(TIMEOUT))
+            except BaseException as error:  # the waiting thread raises it
+                waiting.set_exception(error)
+
+        Thread(target=wait, daemon=True).start()  # no obstacle to the end of this process
         while True:
             try:
                 waiting.result(LOOKING_SECONDS)
@@ -192,7 +200,6 @@ class Group:
         """End the connections, so that no other rank waits for this one."""
         self.is_broken = True
         self._messages = self._weights = None
-        self._waiting.shutdown(wait=False)
         if self._close is not None:
             self._close()
             self._close = None
