@@ -1,6 +1,7 @@
 """Fixtures: tiny random encoders built on the spot, the real MiniLM, real texts."""
 
 import hashlib
+import shutil
 import socket
 import sys
 import zipfile
@@ -58,6 +59,15 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
 @pytest.fixture(scope="session")
 def tiny_bert(tiny_encoder: Callable[[str], str]) -> str:
     return tiny_encoder("bert")
+
+
+@pytest.fixture(scope="session")
+def encoders(tiny_encoder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny encoders, for fits in processes of their own."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for architecture in ("bert", "deberta-v2"):
+        shutil.copytree(tiny_encoder(architecture), folder / architecture)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@
 
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,14 +44,6 @@ FEW = [  # the others are slow
     "DeBERTa",
     "numbers and weights",
 ]
-
-
-@pytest.fixture(scope="module")
-def encoders(tiny_encoder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders")
-    for architecture in ("bert", "deberta-v2"):
-        shutil.copytree(tiny_encoder(architecture), folder / architecture)
-    return folder
 
 
 def on_ranks(*ways: str, encoders: Path, folder: Path, fails: bool = False) -> dict[int, Any]:

@@ -96,14 +96,6 @@ def check_killed(encoders: Path, folder: Path, *cases: str) -> list[str]:
     return [kill for line in lines for kill in line["kills"]]
 
 
-@pytest.fixture(scope="module")
-def encoders(tiny_encoder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders")
-    for architecture in ("bert", "deberta-v2"):
-        shutil.copytree(tiny_encoder(architecture), folder / architecture)
-    return folder
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_kills(encoders: Path, tmp_path: Path) -> None:
     assert len(check_killed(encoders, tmp_path, *FEW)) > 7
