@@ -232,7 +232,7 @@ def leading(group: Group) -> Iterator[Leader]:
     try:
         yield leader
         leader.dismiss()
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C, too: the other ranks would wait for ever
         leader.give_up(error)
         raise
 

@@ -93,7 +93,7 @@ def worker_group(devices: Sequence[str], follow: Callable[..., Any]) -> Iterator
             path = str(Path(folder) / "store")
             with _connected(workers.start(len(devices) - 1), devices, follow, path) as group:
                 yield group
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: a worker may be at work for long, and waits for us
         workers.end()
         raise
     finally:
