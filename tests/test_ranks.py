@@ -28,6 +28,7 @@ from ranked_fits import CASES, GENTLE, WAYS
 from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer, TextChunker, distributed
+from sklearn_longbert._encoding import passes
 from sklearn_longbert._encoding.batches import ChunkBatch
 from sklearn_longbert._encoding.encoder import encoder_state
 from sklearn_longbert._encoding.follower import Follower
@@ -245,6 +246,13 @@ class Act(skorch.callbacks.Callback):
             self.act(net)
 
 
+class Limits(skorch.callbacks.Callback):
+    """Keep the limits of the last step."""
+
+    def on_batch_end(self, net: Any, training: bool = False, **_: Any) -> None:
+        self.seen = net.limits_
+
+
 def kill_workers(net: Any) -> None:
     for executor in workers_of_process().executors:
         for pid in executor._processes:
@@ -340,6 +348,18 @@ def test_ctrl_c_while_a_worker_is_at_work(model, monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - start < 60  # of which the imports of the worker take most
     monkeypatch.setattr(Leader, "_answers", answers)
     assert hasattr(model(device=TWO, max_epochs=1).fit(X, CLASSES), "net_")
+
+
+def test_the_least_memory_of_all_devices_counts(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 means to have more than the worker, which takes at most 16384 tokens on a CPU."""
+    seen = []
+    monkeypatch.setattr(passes, "auto_limits", lambda *given: seen.append(given) or (4096, 10**6))
+    long_texts = [" ".join([text] * 60) for text in X]
+    settings = {"device": TWO, "max_epochs": 1, "callbacks": [limits := Limits()]}
+    model(**settings).fit(long_texts, CLASSES)
+    assert len(seen) == 1
+    assert limits.seen[0] <= 2048
+    assert limits.seen[1] <= 16384
 
 
 def test_memory_that_runs_out_where_weights_are_sent(model, monkeypatch) -> None:
