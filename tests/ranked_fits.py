@@ -31,7 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn_longbert import LongBertClassifier, distributed
 from sklearn_longbert._encoding.encoder import ChunkEncoder
 
-GENTLE = {"learning_rate": 1e-3}  # AdamW scales the rounding of small gradients up
+EXACT = {"precision": "float32"}  # on every machine
+GENTLE = {**EXACT, "learning_rate": 1e-3}  # AdamW scales the rounding of small gradients up
 MORE_CASES: dict[str, dict[str, Any]] = {
     "one text a batch": {"batch_size": 1},
     "numbers and weights": {"kind": "numbers", "sample_weight": WEIGHTS},
@@ -93,7 +94,7 @@ def other_seeds(encoders: Path) -> dict[str, Any]:
 
 def search(encoders: Path) -> dict[str, Any]:
     """Search on all ranks, and on rank 0 alone."""
-    model = fit("mean-classes", encoders, max_epochs=1)
+    model = fit("mean-classes", encoders, max_epochs=1, **EXACT)
     grid = GridSearchCV(model, {"pooling": ["mean", "max"]}, cv=2, scoring="neg_log_loss")
     found = {}
     with distributed():

@@ -24,7 +24,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from killed_fits import CLASSES, X, differences, result_of
-from ranked_fits import CASES, GENTLE, WAYS
+from ranked_fits import CASES, EXACT, GENTLE, WAYS
 from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer, TextChunker, distributed
@@ -210,7 +210,7 @@ def test_predictions_explanations_and_embeddings(model, tiny_bert: str) -> None:
         pairs = zip(fitted.explain(X, level=level), alone.explain(X, level=level), strict=True)
         for one, other in pairs:
             np.testing.assert_allclose(one.contributions, other.contributions, atol=1e-5)
-    settings = {"chunk_size": 10, "layers": "spread"}
+    settings = {"chunk_size": 10, "layers": "spread", **EXACT}
     vectorizers = [LongBertVectorizer(tiny_bert, device=d, **settings).fit() for d in (TWO, "cpu")]
     embeddings = [vectorizer.transform(X) for vectorizer in vectorizers]
     np.testing.assert_allclose(*embeddings, atol=1e-5)

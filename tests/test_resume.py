@@ -107,9 +107,12 @@ def test_kills_of_all_cases(encoders: Path, tmp_path: Path) -> None:
     assert len(check_killed(encoders, tmp_path, *CASES)) > 100
 
 
-def test_it_goes_on_and_leaves_nothing(model: Callable[..., LongBertClassifier]) -> None:
-    expected = model(checkpoint_folder=None).fit(X, CLASSES)
-    other = interrupted(model(), 7)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_goes_on_and_leaves_nothing(
+    model: Callable[..., LongBertClassifier], precision: str
+) -> None:
+    expected = model(checkpoint_folder=None, precision=precision).fit(X, CLASSES)
+    other = interrupted(model(precision=precision), 7)
     assert [path.name for path in files(other)] == [resume.FILE]
     assert n_steps_of(other) == 15 - 7
     np.testing.assert_array_equal(other.decision_function(X), expected.decision_function(X))
@@ -337,7 +340,7 @@ def test_weights_that_diverge_are_not_kept(model) -> None:
 
 
 def test_clones_of_a_search_do_not_collide(model) -> None:
-    grid = {"learning_rate": [1e-2, 2e-2]}
+    grid = {"learning_rate": [2e-2, 3e-2]}  # not that of the fit that is interrupted
     expected = GridSearchCV(model(checkpoint_folder=None), grid, cv=2).fit(X, CLASSES)
     search = GridSearchCV(interrupted(model(), 7), grid, cv=2).fit(X, CLASSES)
     np.testing.assert_array_equal(

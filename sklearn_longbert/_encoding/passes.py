@@ -72,9 +72,15 @@ class Passes:
     leader: Others | None = None
 
     def casting(self) -> torch.autocast:
-        """Return the context that the encoder computes in."""
+        """Return the context that the encoder computes in.
+
+        Autocast's cache is off: inside of another autocast, such as that of ``own_modes``, torch
+        does not empty it, and passes would compute with the weights of an earlier step.
+        """
         enabled = self.autocast is not None
-        return torch.autocast(self.device.type, dtype=self.autocast, enabled=enabled)
+        return torch.autocast(
+            self.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False
+        )
 
     @property
     def n_ranks(self) -> int:

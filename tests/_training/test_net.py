@@ -266,6 +266,27 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(tiny_bert, words):
     assert 0 < difference < 0.05 * np.abs(logits["float32"]).max()
 
 
+def test_bfloat16_trains_the_present_weights(tiny_bert, words):
+    """And not those of the first step, which autocast would keep."""
+    texts = [" ".join(words[n : n + 4]) for n in range(6)]
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        classifier = LongBertClassifier(
+            tiny_bert,
+            **ENCODER_ALONE,
+            precision=precision,
+            head_init="random",
+            batch_size=2,
+            max_epochs=8,
+            learning_rate=1e-2,
+            dropout=0.0,
+            random_state=0,
+        ).fit(texts, [0, 1, 2] * 2)
+        losses[precision] = [epoch["train_loss"] for epoch in classifier.history_]
+    assert losses["float32"][-1] < 0.5 * losses["float32"][0]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+
+
 def test_nothing_of_training_is_left(tiny_bert, words):
     net = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1).fit(words[:2], [0, 1]).net_
     assert not hasattr(net, "optimizer_")
