@@ -62,6 +62,7 @@ FITTED = (  # all attributes that a fit sets; `classes_` and `device_` follow fr
     "_encoder_name",
     "_random_state",
 )
+PREDICTING = ("micro_batch_tokens", "precision", "inference")  # they act in predictions, too
 
 
 class BaseLongBert(NetFactory):
@@ -329,6 +330,7 @@ class BaseLongBert(NetFactory):
             check_same(self.baseline, baseline, targets)
             training.parts = parts_of(baseline, data.inputs)
             net = self.net_
+            self._set_passes()
             net.prepare(seed=draw_seed(random_state), **self._training_settings())
         try:
             naming = self._naming(chunker, targets, random_state, documents, baseline)
@@ -406,7 +408,7 @@ class BaseLongBert(NetFactory):
         if self._known is not None and X is self._known[0]:
             return self._known[1]
         inputs = self._check_input(X, needs_texts=self._baseline is not None)
-        self._set_micro_batches()
+        self._set_passes()
         logits = np.empty((len(inputs), self._targets.n_outputs), dtype=np.float32)
         is_short = len(inputs) <= STREAM_TEXTS
         hidden = is_short or not self.verbose
@@ -419,13 +421,12 @@ class BaseLongBert(NetFactory):
         check_logits(logits, type(self).__name__)
         return logits
 
-    def _set_micro_batches(self) -> None:
-        """Set `micro_batch_tokens` of the net, which may be changed without another fit."""
-        name, value = "micro_batch_tokens", plain(self.micro_batch_tokens)
-        validate_parameter_constraints(  # no fit has checked its new value
-            {name: self._parameter_constraints[name]}, {name: value}, type(self).__name__
-        )
-        self.net_.micro_batch_tokens = value
+    def _set_passes(self) -> None:
+        """Set what may be changed without another fit: how the net computes predictions."""
+        values = {name: plain(getattr(self, name)) for name in PREDICTING}
+        known = {name: self._parameter_constraints[name] for name in PREDICTING}
+        validate_parameter_constraints(known, values, type(self).__name__)  # fit had others
+        self.net_.compute_with(**values)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")

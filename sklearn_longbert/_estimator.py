@@ -147,7 +147,7 @@ class LongBertEstimator(BaseLongBert):
             documents = self._chunk(inputs, self.chunker_, "X")
         if not isinstance(inputs, np.ndarray):  # a store does not keep the places of tokens
             documents = self.chunker_._cut(texts_of(inputs), with_spans=True)
-        self._set_micro_batches()
+        self._set_passes()
         how = (level, plain(max_sentences), bool(self.verbose))
         with self.net_.sharing():
             return explain(

@@ -18,7 +18,12 @@ from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._folders import absolute
 from sklearn_longbert._parameters import BaseParameters
 from sklearn_longbert._plain import plain
-from sklearn_longbert._pretrained.devices import available_devices, select_autocast, select_devices
+from sklearn_longbert._pretrained.devices import (
+    available_devices,
+    select_autocast,
+    select_devices,
+    select_inference,
+)
 from sklearn_longbert._pretrained.hub import find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
 from sklearn_longbert._targets.base import Targets
@@ -72,7 +77,8 @@ class NetFactory(BaseParameters):
         return LongBertNet(
             self._network_factory(targets.n_outputs, chunker, previous),
             targets.criterion,
-            autocast=select_autocast(self.precision, devices[0]),
+            autocast=select_autocast(plain(self.precision), devices[0]),
+            inference=select_inference(plain(self.inference), plain(self.precision), devices),
             seed=draw_seed(random_state),
             monitor=monitor,
             start=start,

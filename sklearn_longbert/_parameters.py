@@ -10,6 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_longbert._encoding.poolings import EMBEDDING_CONSTRAINTS, POOLINGS
+from sklearn_longbert._pretrained.devices import INFERENCE_CONSTRAINTS
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 from sklearn_longbert._texts.chunker import TextChunker
 from sklearn_longbert._texts.reader import TextReader
@@ -23,7 +24,7 @@ class BaseParameters(TextReader):
         **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device, list, tuple],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        **INFERENCE_CONSTRAINTS,
         "verbose": ["verbose"],
         "pooling": [StrOptions(set(POOLINGS))],
         "head_init": [StrOptions({"linear_probe", "random"})],
@@ -83,6 +84,7 @@ class BaseParameters(TextReader):
         warm_start: bool = False,
         device: str | torch.device | Sequence[str | torch.device] = "auto",
         precision: str = "auto",
+        inference: str = "torch",
         callbacks: list[Any] | None = None,
         checkpoint_folder: str | PathLike[str] | None = None,
         checkpoint_interval: float = 600,
@@ -121,6 +123,7 @@ class BaseParameters(TextReader):
         self.warm_start = warm_start
         self.device = device
         self.precision = precision
+        self.inference = inference
         self.callbacks = callbacks
         self.checkpoint_folder = checkpoint_folder
         self.checkpoint_interval = checkpoint_interval

@@ -193,10 +193,20 @@ PARAMETERS = {
         starts a worker process for each other one.""",
     ),
     "precision": (
-        '{"auto", "float32", "bfloat16"}',
+        '{"auto", "float32", "bfloat16", "int8"}',
         """Type of the numbers that the encoder multiplies. "bfloat16" is autocast. "auto" chooses
         it where the hardware multiplies it natively: on CUDA from Ampere on, and on CPUs with
-        AVX512-BF16 or AMX. Weights and the head stay float32.""",
+        AVX512-BF16 or AMX. "int8" needs ``inference="openvino"``: training is as with "auto", and
+        the encoder without gradients multiplies integers, whose ranges are calibrated on chunks of
+        the training texts, or of the first texts that are predicted if the fit had another
+        precision. In prediction a change takes effect without another fit. Weights and the head
+        stay float32.""",
+    ),
+    "inference": (
+        '{"torch", "openvino"}',
+        """What computes the encoder where no gradients are needed: in prediction, in explanations
+        and for a frozen encoder. "openvino" makes a graph of it for CPUs, which is faster, and
+        needs the extra ``openvino``. A change takes effect without another fit.""",
     ),
     "callbacks": (
         "list",

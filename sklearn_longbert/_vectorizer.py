@@ -15,7 +15,12 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.encoder import (
+    ChunkEncoder,
+    encoder_from_state,
+    encoder_state,
+    quantized_from_state,
+)
 from sklearn_longbert._encoding.leader import leader_of, sharing
 from sklearn_longbert._encoding.memory import own_modes
 from sklearn_longbert._encoding.passes import Passes, document_embeddings
@@ -24,10 +29,11 @@ from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._fit_tasks import FitTask
 from sklearn_longbert._plain import plain
 from sklearn_longbert._pretrained.devices import (
+    INFERENCE_CONSTRAINTS,
     available_devices,
-    precision_of,
     select_autocast,
     select_devices,
+    select_inference,
 )
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL, find_folder
 from sklearn_longbert._pretrained.loading import load_encoder
@@ -49,7 +55,8 @@ from sklearn_longbert._texts.stretches import STREAM_TEXTS
         halved.""",
         "precision": """Type of the encoder's products: "bfloat16" is autocast, "auto" takes it
         where the hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or
-        AMX.""",
+        AMX. "int8" needs ``inference="openvino"`` and is calibrated on the first texts that are
+        transformed, at least 32 chunks.""",
         "verbose": "1 shows a progress bar where there are many texts.",
     }
 )
@@ -94,7 +101,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         **EMBEDDING_CONSTRAINTS,
         "micro_batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str, torch.device, list, tuple],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        **INFERENCE_CONSTRAINTS,
         "verbose": ["verbose"],
         "norm": [StrOptions({"l2"}), None],
     }
@@ -114,6 +121,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         micro_batch_tokens: int | str = "auto",
         device: str | torch.device | Sequence[str | torch.device] = "auto",
         precision: str = "auto",
+        inference: str = "torch",
         revision: str | None = None,
         local_files_only: bool = False,
         verbose: int = 0,
@@ -130,6 +138,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         self.micro_batch_tokens = micro_batch_tokens
         self.device = device
         self.precision = precision
+        self.inference = inference
         self.revision = revision
         self.local_files_only = local_files_only
         self.verbose = verbose
@@ -170,6 +179,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         if X is not None and not isinstance(inputs, list):
             self._chunk(inputs[:1], chunker, "X")  # all are cut alike
         devices = select_devices(plain(self.device))
+        self._select_inference(devices)
         folder = find_folder(self.model_name, self.revision, self.local_files_only)
         token_pooling = self._token_pooling_of(folder, chunker)
         encoder = load_encoder(folder, 0.0, 0.0)
@@ -185,8 +195,21 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         self.encoder_ = network.to(devices[0]).eval()
         self.chunker_ = chunker
         self._devices = [str(device) for device in devices]
-        self._autocast = select_autocast(self.precision, devices[0])
         return self
+
+    def _select_inference(self, devices: list[torch.device]) -> str:
+        return select_inference(plain(self.inference), plain(self.precision), devices)
+
+    def _passes(self) -> Passes:
+        """Return the passes of the present parameters, which may have changed since the fit."""
+        self._validate_params()
+        device = self.encoder_.device
+        return Passes(
+            plain(self.micro_batch_tokens),
+            device,
+            select_autocast(plain(self.precision), device),
+            inference=self._select_inference([torch.device(name) for name in self._devices]),
+        )
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the embedding of each text.
@@ -208,12 +231,11 @@ class LongBertVectorizer(TransformerMixin, TextReader):
         """
         check_is_fitted(self)
         inputs = self._check_input(X)
-        self._validate_params()
-        passes = Passes(plain(self.micro_batch_tokens), self.encoder_.device, self._autocast)
+        passes = self._passes()
         embeddings = np.empty((len(inputs), self.encoder_.embedding_size), dtype=np.float32)
         is_short = not self.verbose or len(inputs) <= STREAM_TEXTS
         with (
-            sharing(self._devices, self.encoder_, self._autocast),
+            sharing(self._devices, self.encoder_, passes.autocast),
             Bar(total=len(inputs), desc="transform", disable=is_short) as bar,
         ):
             passes = replace(passes, leader=leader_of(self.encoder_))
@@ -367,7 +389,6 @@ class LongBertVectorizer(TransformerMixin, TextReader):
             names = ("token_pooling", "layers")
             settings = {name: getattr(self.encoder_, name) for name in names}
             state["encoder_"] = {**encoder_state(self.encoder_), "settings": settings}
-            state["_autocast"] = precision_of(self._autocast)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -377,7 +398,7 @@ class LongBertVectorizer(TransformerMixin, TextReader):
             encoder, weights = encoder_from_state(state["encoder_"])
             network = ChunkEncoder(encoder, **state["encoder_"]["settings"])
             network.load_state_dict(weights, assign=True)
+            network.quantized = quantized_from_state(state["encoder_"])
             state["encoder_"] = network.to(devices[0]).eval()
             state["_devices"] = [str(device) for device in devices]
-            state["_autocast"] = select_autocast(state["_autocast"], devices[0])
         super().__setstate__(state)

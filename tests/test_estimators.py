@@ -1231,6 +1231,15 @@ BAD_CALLS = {
     "chunk_size": ({"chunk_size": 0}, TEXTS, LABELLED, {}, ValueError, "'chunk_size' .*Got 0"),
     "class_weight": ({"class_weight": "b"}, TEXTS, LABELLED, {}, ValueError, "'class_weight'"),
     "precision": ({"precision": "half"}, TEXTS, LABELLED, {}, ValueError, "'precision'"),
+    "inference": ({"inference": "onnx"}, TEXTS, LABELLED, {}, ValueError, "'inference'"),
+    "int8 by torch": (
+        {"precision": "int8"},
+        TEXTS,
+        LABELLED,
+        {},
+        ValueError,
+        "needs inference='openvino'",
+    ),
 }
 
 

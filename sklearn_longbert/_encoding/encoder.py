@@ -4,19 +4,28 @@ Invariant: only this module packs or pads micro-batches. Others ask :meth:`Chunk
 to know whether padding counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
 from sklearn_longbert._encoding.batches import MicroBatch
 from sklearn_longbert._encoding.dropout import replace_dropouts
+from sklearn_longbert._encoding.graph import (
+    Graph,
+    QuantizedGraph,
+    make_graph,
+    make_quantized_graph,
+    quantize,
+)
 from sklearn_longbert._encoding.hidden_states import (
     Layers,
     layer_numbers,
@@ -25,6 +34,7 @@ from sklearn_longbert._encoding.hidden_states import (
 )
 from sklearn_longbert._encoding.memory import is_out_of_memory
 from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS, pool_tokens
+from sklearn_longbert._encoding.remembered import digest, encoder_digest, remembered
 from sklearn_longbert._pretrained.loading import first_position, rebuild_encoder
 
 TokenPooling = Callable[[Tensor], Tensor]
@@ -59,6 +69,8 @@ class ChunkEncoder(nn.Module):
         self.configuration = encoder.config.to_json_string()
         self.token_pooling = token_pooling
         self.shares_memory = False  # whether others use the weights' memory, too
+        self.quantized: QuantizedGraph | None = None
+        self._graphs: dict[tuple[bool, bool, int], Graph] = {}
 
     @property
     def blocks(self) -> list[tuple[int, str]]:
@@ -84,6 +96,34 @@ class ChunkEncoder(nn.Module):
                 weight.data = weight.data.clone()
             self.shares_memory = False
 
+    def quantize(self, chunks: Sequence[NDArray[np.int32]], bfloat16: bool) -> None:
+        """Make the graph in int8, whose activations have the ranges that they have for chunks."""
+
+        def compute() -> QuantizedGraph:
+            return quantize(self.encoder, self.layers, bfloat16, chunks)
+
+        tokens = [chunk.tobytes() for chunk in chunks]
+        key = digest("quantized", encoder_digest(self.encoder), self.layers, bfloat16, *tokens)
+        self.quantized = remembered(key, compute)
+
+    def graph(self, is_int8: bool, bfloat16: bool) -> Graph:
+        """Return what computes hidden states by OpenVINO, made once for the present weights."""
+        kind = is_int8, bfloat16, torch.get_num_threads()
+        if kind not in self._graphs:
+            size = self.encoder.config.hidden_size
+            if is_int8:
+                assert self.quantized is not None
+                graph = make_quantized_graph(self.quantized, len(self.layers), size, bfloat16)
+            else:
+                graph = make_graph(self.encoder, self.layers, bfloat16)
+            self._graphs[kind] = graph
+        return self._graphs[kind]
+
+    def forget_graphs(self) -> None:
+        """Free what was made of weights that change now."""
+        self.quantized = None
+        self._graphs.clear()
+
     def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
         """Return the chunk embeddings, of shape (n_chunks, embedding_size).
 
@@ -93,15 +133,28 @@ class ChunkEncoder(nn.Module):
         seed : int, default=0
             Seed of dropout in training, which also depends on the numbers of the chunks.
         """
-
-        def pool(hidden_states: Tensor) -> Tensor:
-            hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it
-            return pool_tokens(hidden_states, micro_batch.lengths, self.token_pooling)
-
         encode = self._encode_packed if self.packs() else self._encode_padded
+        pool = partial(self._pool, micro_batch)
         embeddings = encode(micro_batch, seed if self.training else None, pool)
         self.randomness.begin(None)
         return embeddings
+
+    def encode_by_graph(self, micro_batch: MicroBatch, graph: Graph) -> Tensor:
+        """Return the chunk embeddings, whose hidden states the graph computes.
+
+        Parameters
+        ----------
+        micro_batch : MicroBatch
+        graph : Graph
+            Result of :meth:`graph`.
+        """
+        input_ids, mask = _padded(micro_batch)
+        states = graph(input_ids, mask.long())
+        return torch.cat([self._pool(micro_batch, each[mask]) for each in states], dim=1)
+
+    def _pool(self, micro_batch: MicroBatch, hidden_states: Tensor) -> Tensor:
+        hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it
+        return pool_tokens(hidden_states, micro_batch.lengths, self.token_pooling)
 
     def packs(self) -> bool:
         """Return whether micro-batches are encoded without padding, on the present device.
@@ -186,10 +239,7 @@ class ChunkEncoder(nn.Module):
         self, micro_batch: MicroBatch, seed: int | None, pool: TokenPooling | None = None
     ) -> Tensor:
         device = self.device
-        mask = micro_batch.attention_mask
-        input_ids = torch.full(mask.shape, micro_batch.pad_id).masked_scatter(
-            mask, micro_batch.input_ids
-        )
+        input_ids, mask = _padded(micro_batch)
         keys = None
         if seed is not None:
             of_tokens = micro_batch.dropout_keys(seed)
@@ -207,13 +257,26 @@ class ChunkEncoder(nn.Module):
         return torch.cat(take_hidden_states(self.encoder, self.layers, take, **inputs), dim=1)
 
 
+def _padded(micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """Return the token ids as rows of equal length, and where the real ones are."""
+    mask = micro_batch.attention_mask
+    padding = torch.full(mask.shape, micro_batch.pad_id)
+    return padding.masked_scatter(mask, micro_batch.input_ids), mask
+
+
 def encoder_state(network: ChunkEncoder) -> dict[str, Any]:
     """Return the encoder's config as a dict, and all weights of the network as NumPy arrays."""
     weights = network.state_dict().items()
     return {
         "config": network.encoder.config.to_dict(),
         "weights": {name: weight.detach().cpu().numpy() for name, weight in weights},
+        "quantized": None if network.quantized is None else network.quantized.files,
     }
+
+
+def quantized_from_state(state: dict[str, Any]) -> QuantizedGraph | None:
+    """Return the graph in int8 of a state, None if there is none."""
+    return None if state["quantized"] is None else QuantizedGraph(*state["quantized"])
 
 
 def encoder_from_state(

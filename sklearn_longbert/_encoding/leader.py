@@ -104,7 +104,7 @@ class Leader:
         known = self._ask_all("begin", key, autocast)
         unknown = [rank for rank in self.group.others if not known[rank]]
         if unknown:
-            state = encoder_state(network)
+            state = {**encoder_state(network), "quantized": None}
             own = {f"encoder.{name}" for name in network.encoder.state_dict()}
             state["weights"] = {n: weight for n, weight in state["weights"].items() if n in own}
             for rank in unknown:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from sklearn_longbert._encoding.encoder import ChunkEncoder, encoder_from_state, encoder_state
+from sklearn_longbert._encoding.encoder import (
+    ChunkEncoder,
+    encoder_from_state,
+    encoder_state,
+    quantized_from_state,
+)
 from sklearn_longbert._encoding.hidden_states import Layers
 from sklearn_longbert._encoding.poolings import POOLINGS, GatedAttention, pool_documents
 
@@ -147,4 +152,6 @@ def network_from_state(
     known = {name: value for name, value in weights.items() if name in wanted}
     network.load_state_dict({**attention, **known}, assign=True)
     network.shares_memory = True  # by a file, or by the network that the state was taken from
+    if network.layers == state["settings"]["layers"]:
+        network.quantized = quantized_from_state(state)
     return network

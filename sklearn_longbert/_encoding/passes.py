@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, ChunkShare, Groups, in_order
 from sklearn_longbert._encoding.encoder import ChunkEncoder
+from sklearn_longbert._encoding.graph import Graph
 from sklearn_longbert._encoding.memory import (
     auto_limits,
     graph_bytes,
@@ -26,6 +27,8 @@ from sklearn_longbert._encoding.memory import (
 from sklearn_longbert._encoding.progress import Bar
 from sklearn_longbert._encoding.remembered import digest, encoder_digest, is_worth_it, remembered
 from sklearn_longbert._texts.stretches import STREAM_TOKENS, stretches
+
+CALIBRATION_CHUNKS, FEWEST_CALIBRATION_CHUNKS = 96, 32  # of a graph in int8
 
 BYTES_PER_TOKEN: dict[tuple[Any, ...], float] = {}  # see _bytes_per_token
 
@@ -63,6 +66,8 @@ class Passes:
         Called after each pass with the number of chunks that it has encoded.
     leader : Others, default=None
         What shares the passes with other devices. None is one device.
+    inference : {"torch", "openvino", "openvino_int8"}, default="torch"
+        What computes the passes that need no gradients.
     """
 
     micro_batch_tokens: int | str
@@ -70,6 +75,7 @@ class Passes:
     autocast: torch.dtype | None
     on_pass: Callable[[int], None] | None = None
     leader: Others | None = None
+    inference: str = "torch"
 
     def casting(self) -> torch.autocast:
         """Return the context that the encoder computes in.
@@ -81,6 +87,32 @@ class Passes:
         return torch.autocast(
             self.device.type, dtype=self.autocast, enabled=enabled, cache_enabled=False
         )
+
+    def calibrate(self, network: ChunkEncoder, batch: ChunkBatch, fewest: int = 1) -> None:
+        """Make the graph in int8 of the present weights, if it is wanted and there is none.
+
+        Raises
+        ------
+        ValueError
+            If the batch has fewer chunks than `fewest`.
+        """
+        if self.inference != "openvino_int8" or network.quantized is not None:
+            return
+        if len(batch.lengths) < fewest:
+            raise ValueError(
+                f"precision='int8' is calibrated on the first texts that are encoded in it, and "
+                f"{len(batch.lengths)} chunks are too few: pass texts of at least {fewest} chunks "
+                f"first, or fit with precision='int8'."
+            )
+        numbers = np.random.RandomState(0).permutation(len(batch.lengths))
+        chunks = [batch.chunk(number) for number in numbers[:CALIBRATION_CHUNKS]]
+        network.quantize(chunks, self.autocast is not None)
+
+    def graph(self, network: ChunkEncoder) -> Graph | None:
+        """Return what computes hidden states in place of torch, None if torch does."""
+        if self.inference == "torch":
+            return None
+        return network.graph(self.inference == "openvino_int8", self.autocast is not None)
 
     @property
     def n_ranks(self) -> int:
@@ -172,6 +204,7 @@ def frozen_embeddings(
     -------
     embeddings : Tensor of shape (n_chunks, embedding_size)
     """
+    passes.calibrate(network, batch, FEWEST_CALIBRATION_CHUNKS)
     numbers, stand_ins = batch.distinct()
     compute = partial(_encode_each, network, batch, numbers, passes, _as_they_are, progress)
     if can_remember(network, batch):
@@ -182,6 +215,8 @@ def frozen_embeddings(
             (network.layers, network.token_pooling),
             (str(passes.device), str(passes.autocast), passes.max_tokens, passes.n_ranks),
             (torch.get_num_threads(), torch.get_float32_matmul_precision()),
+            passes.inference,
+            *([] if network.quantized is None else [network.quantized.digest]),
         )
         rows = remembered(key, compute)
     else:
@@ -210,8 +245,10 @@ def _encode_each(
 ) -> Tensor:
     """Return the outputs of these chunks, of shape (len(numbers), n_columns)."""
     with torch.inference_mode():
+        passes.calibrate(network, batch, FEWEST_CALIBRATION_CHUNKS)
+        graph = passes.graph(network)
         with passes.casting():
-            padded = not network.packs()
+            padded = graph is not None or not network.packs()
         leader = passes.leader
         shares = batch.shares(passes.max_tokens, padded, passes.n_ranks, numbers)
         if leader is not None:
@@ -226,7 +263,7 @@ def _encode_each(
                     passes.on_pass(n_chunks)
 
             for group in shares[0]:
-                outputs += encode_groups(network, batch, [group], passes, outputs_of)
+                outputs += encode_groups(network, batch, [group], passes, outputs_of, graph)
                 show(len(group))
             if leader is not None:
                 for rows in leader.encoded():
@@ -242,10 +279,11 @@ def encode_groups(
     groups: Sequence[NDArray[np.intp]],
     passes: Passes,
     outputs_of: Callable[[Tensor], Tensor] = _as_they_are,
+    graph: Graph | None = None,
 ) -> Iterator[Tensor]:
     """Yield the outputs of micro-batches, on the CPU; what does not fit into memory is halved."""
     for group in groups:
-        yield from _halve_until_it_fits(network, batch, group, passes, outputs_of)
+        yield from _halve_until_it_fits(network, batch, group, passes, outputs_of, graph)
 
 
 def _halve_until_it_fits(
@@ -254,11 +292,15 @@ def _halve_until_it_fits(
     numbers: NDArray[np.intp],
     passes: Passes,
     outputs_of: Callable[[Tensor], Tensor],
+    graph: Graph | None,
 ) -> list[Tensor]:
     """Return the outputs of these chunks, in as many passes as memory requires."""
+    micro_batch = batch.micro_batch(numbers)
     try:
+        if graph is not None:
+            return [outputs_of(network.encode_by_graph(micro_batch, graph)).cpu()]
         with passes.casting():
-            embeddings = network.encode(batch.micro_batch(numbers))
+            embeddings = network.encode(micro_batch)
         return [outputs_of(embeddings).cpu()]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -269,7 +311,7 @@ def _halve_until_it_fits(
     return [
         part
         for half in (numbers[:middle], numbers[middle:])
-        for part in _halve_until_it_fits(network, batch, half, passes, outputs_of)
+        for part in _halve_until_it_fits(network, batch, half, passes, outputs_of, graph)
     ]
 
 

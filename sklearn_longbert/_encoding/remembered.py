@@ -1,4 +1,4 @@
-"""Embeddings of frozen encoders, remembered from fit to fit in one process.
+"""Embeddings and quantized graphs of frozen encoders, remembered from fit to fit in one process.
 
 In a grid over parameters of the head, each candidate would encode the chunks of each fold again,
 although a frozen encoder gives them the same embeddings. The ``memory`` of a pipeline cannot
@@ -15,16 +15,27 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+
+class Sized(Protocol):
+    """What tells its size."""
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+
+
+Found = TypeVar("Found", bound=Sized)
+
 MOST_BYTES, MOST_SETS = 2**29, 256  # limits of all remembered sets together
 FEWEST_CHUNKS = 32  # in a set; encoding fewer takes less time than hashing the weights
 
-_remembered: OrderedDict[bytes, Tensor] = OrderedDict()  # the most recently used is last
+_remembered: OrderedDict[bytes, Any] = OrderedDict()  # the most recently used is last
 _lock = Lock()
 
 
@@ -58,8 +69,8 @@ def is_worth_it(n_chunks: int, n_bytes: int) -> bool:
     return n_chunks >= FEWEST_CHUNKS and n_bytes <= MOST_BYTES // 2
 
 
-def remembered(key: bytes, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the tensor remembered for `key`, or compute it. Callers must not change it."""
+def remembered(key: bytes, compute: Callable[[], Found]) -> Found:
+    """Return what is remembered for `key`, or compute it. Callers must not change it."""
     with _lock:
         found = _remembered.get(key)
         if found is not None:

@@ -3,6 +3,12 @@
 from typing import Any
 
 import torch
+from sklearn.utils._param_validation import StrOptions
+
+INFERENCE_CONSTRAINTS: dict[str, list[Any]] = {
+    "precision": [StrOptions({"auto", "float32", "bfloat16", "int8"})],
+    "inference": [StrOptions({"torch", "openvino"})],
+}
 
 
 def select_device(device: str) -> torch.device:
@@ -65,9 +71,35 @@ def select_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     "auto" follows what the processor reports of itself, not a timing: a timing could differ
     between two runs on one machine, and the weights would then differ too.
     """
-    if precision == "auto":
+    if precision in ("auto", "int8"):  # of what is not in int8
         precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def select_inference(inference: str, precision: str, devices: list[torch.device]) -> str:
+    """Return what computes hidden states without gradients on these devices.
+
+    Returns
+    -------
+    inference : {"torch", "openvino", "openvino_int8"}
+
+    Raises
+    ------
+    ValueError
+        If `precision` or the devices are not for `inference`.
+    """
+    if inference == "torch":
+        if precision == "int8":
+            raise ValueError(
+                "precision='int8' needs inference='openvino', because torch does not compute it."
+            )
+        return inference
+    if len(devices) > 1 or devices[0].type != "cpu":
+        raise ValueError(
+            f"inference='openvino' takes one CPU, with all its cores, and the device is "
+            f"{', '.join(map(str, devices))}: pass device='cpu', or inference='torch'."
+        )
+    return "openvino_int8" if precision == "int8" else "openvino"
 
 
 def precision_of(autocast: torch.dtype | None) -> str:

@@ -11,18 +11,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
+from sklearn_longbert._encoding.encoder import ChunkEncoder
+from sklearn_longbert._encoding.graph import QuantizedGraph
 from sklearn_longbert._pretrained.loading import load_config, rebuild_encoder, silenced
 from sklearn_longbert._texts.chunker import TextChunker
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 FILES = (CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json")
+QUANTIZED = "quantized.safetensors"  # the graph in int8, if there is one
 MOST_LAYERS, MOST_LABELS, LARGEST_SIZE = 1000, 10**5, 2**24  # far beyond any encoder
 MOST_CONFIG_BYTES = 2**24
 # Settings by which transformers would fetch or import something that is not in the folder.
@@ -50,6 +56,24 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
                 f"the weights of a {encoder.config.model_type} have other names in a file: keep "
                 f"the estimator as a pickle, with joblib.dump"
             )
+
+
+def save_quantized(network: ChunkEncoder, folder: Path) -> None:
+    """Write the graph in int8, if there is one."""
+    if network.quantized is not None:
+        xml, weights = network.quantized.files
+        xml_bytes = np.frombuffer(xml.encode(), dtype=np.uint8)
+        save_file({"xml": xml_bytes, "weights": weights}, folder / QUANTIZED)
+
+
+def load_quantized(folder: Path) -> QuantizedGraph | None:
+    """Return the graph in int8 that :func:`save_quantized` wrote, None if it wrote none."""
+    if not (folder / QUANTIZED).exists():
+        return None
+    found = load_arrays(folder / QUANTIZED)
+    if found.keys() != {"xml", "weights"} or any(a.dtype != np.uint8 for a in found.values()):
+        raise ValueError(f"{QUANTIZED} holds no graph")
+    return QuantizedGraph(found["xml"].tobytes().decode(), found["weights"])
 
 
 def _leave_out_foreign(path: Path, config_class: Any) -> None:

@@ -22,10 +22,13 @@ from sklearn_longbert._encoding.network import LongBertNetwork, network_settings
 from sklearn_longbert._encoding.poolings import POOLINGS, TOKEN_POOLINGS
 from sklearn_longbert._saving.encoder_files import (
     FILES,
+    QUANTIZED,
     chunker_settings,
+    load_quantized,
     load_saved_chunker,
     load_saved_encoder,
     save_encoder,
+    save_quantized,
     save_tokenizer,
 )
 from sklearn_longbert._saving.manifest import BASELINE, HEAD, Contents, load_folder, saved_folder
@@ -118,6 +121,7 @@ def save(
     with saved_folder(name, kind, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
+        save_quantized(network, folder)
         head = {
             name: weight.detach().cpu().contiguous().numpy()
             for name, weight in network.state_dict().items()
@@ -214,6 +218,7 @@ def _load_network(
     differing = unknown + [name for name in missing if not name.startswith("encoder.")]
     if differing:
         raise ValueError(f"{HEAD} lacks, or has beyond what is expected, {differing[0]}")
+    network.quantized = load_quantized(folder)
     return network, n_chunks.astype(np.intp)
 
 
@@ -240,5 +245,5 @@ CONTENTS = Contents(
     files=(HEAD, *FILES),
     sections=("parameters", "fitted", "targets", "chunker", "network", "baseline"),
     load=_load,
-    optional=(BASELINE,),
+    optional=(BASELINE, QUANTIZED),
 )

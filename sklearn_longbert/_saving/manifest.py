@@ -25,7 +25,7 @@ from sklearn_longbert._folders import (
     written_beside,
 )
 from sklearn_longbert._provenance import library_versions
-from sklearn_longbert._saving.encoder_files import FILES
+from sklearn_longbert._saving.encoder_files import FILES, QUANTIZED
 from sklearn_longbert._saving.json import from_json, to_json
 from sklearn_longbert._version import __version__
 
@@ -33,7 +33,7 @@ FORMAT = 2  # to be raised when this code can no longer load folders of the old 
 MANIFEST = "sklearn_longbert.json"
 HEAD = "head.safetensors"
 BASELINE = "baseline.safetensors"
-OURS = (MANIFEST, HEAD, BASELINE, *FILES)
+OURS = (MANIFEST, HEAD, BASELINE, QUANTIZED, *FILES)
 MOST_MANIFEST_BYTES = 2**23
 MOST_TRIES = 5  # tries to load a folder that is being replaced
 CLASSES = {

@@ -9,10 +9,13 @@ from sklearn_longbert._encoding.encoder import ChunkEncoder
 from sklearn_longbert._encoding.poolings import TOKEN_POOLINGS
 from sklearn_longbert._saving.encoder_files import (
     FILES,
+    QUANTIZED,
     chunker_settings,
+    load_quantized,
     load_saved_chunker,
     load_saved_encoder,
     save_encoder,
+    save_quantized,
     save_tokenizer,
 )
 from sklearn_longbert._saving.manifest import Contents, load_folder, saved_folder
@@ -66,6 +69,7 @@ def save(
     with saved_folder(name, KIND, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
+        save_quantized(network, folder)
 
 
 def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
@@ -73,6 +77,7 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
     if token_pooling not in TOKEN_POOLINGS:
         raise ValueError("unknown pooling")
     network = ChunkEncoder(load_saved_encoder(folder), token_pooling, manifest["network"]["layers"])
+    network.quantized = load_quantized(folder)
     return Saved(
         folder=folder,
         version=manifest["version"],
@@ -83,4 +88,9 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
     )
 
 
-CONTENTS = Contents(files=FILES, sections=("parameters", "chunker", "network"), load=_load)
+CONTENTS = Contents(
+    files=FILES,
+    sections=("parameters", "chunker", "network"),
+    load=_load,
+    optional=(QUANTIZED,),
+)

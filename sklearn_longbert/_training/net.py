@@ -34,6 +34,7 @@ from sklearn_longbert._encoding.passes import (
     training_limits,
 )
 from sklearn_longbert._encoding.progress import Bar
+from sklearn_longbert._pretrained.devices import select_autocast, select_inference
 from sklearn_longbert._targets.scales import scaled_sum
 from sklearn_longbert._training.averaging import WeightAverage
 from sklearn_longbert._training.callbacks import (
@@ -79,6 +80,8 @@ class LongBertNet(ScoredNet):
         Decides the head's first weights, dropout, the order of the documents and drawn chunks.
     progress : bool
         Whether to show a bar in training.
+    inference : {"torch", "openvino", "openvino_int8"}
+        What computes the encoder while its weights are not trained.
     monitor : ValidationMonitor or None
     start : Start or None
         How the first training starts. None starts at the weights of `module`.
@@ -106,6 +109,7 @@ class LongBertNet(ScoredNet):
         devices: list[str],
         seed: int,
         progress: bool,
+        inference: str = "torch",
         monitor: ValidationMonitor | None = None,
         start: Start | None = None,
         share: float | str = 1.0,
@@ -132,6 +136,7 @@ class LongBertNet(ScoredNet):
         self.devices = devices
         self.seed = seed
         self.progress = progress
+        self.inference = inference
         self.monitor = monitor
         self.first_start = start
         self.average = WeightAverage(share)
@@ -176,6 +181,7 @@ class LongBertNet(ScoredNet):
             raise
         finally:
             self.naming_, self.asked_ = None, (None, None)
+            self.changes_ = False
             if hasattr(self, "optimizer_"):
                 self._zero_grad_optimizer(set_to_none=True)
                 self._set_training(False)
@@ -196,6 +202,9 @@ class LongBertNet(ScoredNet):
             else:
                 self._initialize_optimizer()
         self.module_.make_writable()
+        self.changes_ = not self.module_.frozen
+        if self.changes_:
+            self.module_.forget_graphs()
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self.sharing(leader, trains=True), self._caching(dataset):
@@ -223,6 +232,8 @@ class LongBertNet(ScoredNet):
                 self.average.begin(self.module_, start.n_groups)
             self._run(dataset, n_epochs, progress)
             self.average.end(self.module_, self.validation_loss)
+            self.changes_ = False
+            self._passes.calibrate(self.module_, ChunkBatch(dataset.documents))
 
     def _run(self, dataset: DocumentDataset, n_epochs: int, progress: Progress | None) -> None:
         """Run the epochs, and what callbacks do before and after them."""
@@ -272,6 +283,13 @@ class LongBertNet(ScoredNet):
         self.callbacks: list[Any] | None = callbacks
         self.warmup_fraction = None
 
+    def compute_with(self, micro_batch_tokens: int | str, precision: str, inference: str) -> None:
+        """Take over new settings of predictions; raise ValueError if the devices have not these."""
+        devices = [torch.device(device) for device in self.devices]
+        self.inference = select_inference(inference, precision, devices)
+        self.autocast = select_autocast(precision, self._place)
+        self.micro_batch_tokens = micro_batch_tokens
+
     def start(self, module: Callable[[], LongBertNetwork]) -> None:
         """Make a network without training it."""
         self.module, self.best_epoch_ = module, None
@@ -294,6 +312,7 @@ class LongBertNet(ScoredNet):
         if self.module_.frozen:
             self._set_training(False)
             batch = ChunkBatch(dataset.documents)
+            self._passes.calibrate(self.module_, batch)
             embeddings = frozen_embeddings(self.module_, batch, self._shown_passes(dataset))
             self.cache_ = dict(zip(batch.digests, embeddings, strict=True))
         try:

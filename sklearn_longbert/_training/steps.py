@@ -1,6 +1,7 @@
 """One step of training: the gradients of a batch's loss, in the memory that there is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ class StepNet(LossNet):
 
     micro_batch_tokens: int | str
     cache_: dict[bytes, Tensor] | None
+    inference: str
     limits_: tuple[int, int]
+    changes_ = False  # whether the weights of the encoder are being trained
 
     def train_step_single(
         self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
@@ -102,4 +105,7 @@ class StepNet(LossNet):
     @property
     def _passes(self) -> Passes:
         leader = leader_of(self.module_)
-        return Passes(self.micro_batch_tokens, self._place, self.autocast, leader=leader)
+        passes = Passes(self.micro_batch_tokens, self._place, self.autocast, leader=leader)
+        if self.changes_ or self.inference == "torch":
+            return passes
+        return replace(passes, leader=None, inference=self.inference)  # it takes all cores

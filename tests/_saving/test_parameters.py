@@ -112,6 +112,7 @@ def parameters(encoder: str) -> dict[str, st.SearchStrategy[Any]]:
         "warm_start": truth,
         "device": word("auto", "cpu") | st.just(torch.device("cpu")),
         "precision": word("float32"),
+        "inference": word("torch"),
         "checkpoint_folder": st.none() | relatives([f"{encoder}-checkpoints"], places),
         "checkpoint_interval": real(0, 600),
         "revision": st.none() | word("main"),

@@ -1,0 +1,270 @@
+"""Inference by OpenVINO agrees with torch, whatever the encoder, and is kept where it is in int8.
+
+The last tests need no OpenVINO: they say what happens without it.
+"""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
+
+from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
+from sklearn_longbert._encoding import graph as graph_module
+from sklearn_longbert._encoding.passes import CALIBRATION_CHUNKS, FEWEST_CALIBRATION_CHUNKS
+from sklearn_longbert._saving.encoder_files import QUANTIZED
+
+X = [f"good film number {n} " * (1 + n % 7) for n in range(24)]
+Y = [0, 1, 2] * 8
+INT8 = {"inference": "openvino", "precision": "int8"}
+FLOAT32 = {"inference": "openvino", "precision": "float32"}
+
+needs_openvino = pytest.mark.clients
+
+
+@pytest.fixture
+def model(tiny_bert: str) -> Callable[..., LongBertClassifier]:
+    settings = {"chunk_size": 12, "max_epochs": 1, "precision": "float32", "random_state": 0}
+    return lambda **more: LongBertClassifier(tiny_bert, **{**ENCODER_ALONE, **settings, **more})
+
+
+def relative(one: np.ndarray, two: np.ndarray) -> float:
+    return float(np.linalg.norm(one - two) / np.linalg.norm(two))
+
+
+@needs_openvino
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_embeddings_of_every_architecture(architecture: str, tmp_path: Path) -> None:
+    """Of chunks beyond a window of local attention, too, and of a text that spells out padding."""
+    folder = save_tiny_encoder(architecture, tmp_path / architecture)
+    vectorizer = LongBertVectorizer(
+        folder, layers="spread", token_pooling="mean_max", precision="float32"
+    ).fit()
+    padding = vectorizer.chunker_.tokenizer_.id_to_token(vectorizer.chunker_.layout_.pad_id)
+    texts = [*X, "", f"good {padding} film", "the quick brown fox jumps over " * 150]
+    expected = vectorizer.transform(texts)
+    vectorizer.set_params(inference="openvino")
+    assert relative(vectorizer.transform(texts), expected) < 1e-5
+    vectorizer.set_params(precision="bfloat16")
+    assert 0 < relative(vectorizer.transform(texts), expected) < 0.05
+
+
+@needs_openvino
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+def test_predictions_and_explanations(model: Any, pooling: str) -> None:
+    fitted = model(pooling=pooling, baseline="words").fit(X, Y)
+    logits = fitted.decision_function(X)
+    contributions = [each.contributions for each in fitted.explain(X[:4])]
+    fitted.set_params(**FLOAT32)
+    np.testing.assert_allclose(fitted.decision_function(X), logits, atol=1e-5)
+    for each, expected in zip(fitted.explain(X[:4]), contributions, strict=True):
+        np.testing.assert_allclose(each.contributions, expected, atol=1e-5)
+        np.testing.assert_allclose(each.contributions.sum(0), each.logits, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.concatenate([fitted.decision_function([text]) for text in X[:3]]).argmax(1),
+        logits[:3].argmax(1),
+    )
+    fitted.set_params(inference="torch")
+    np.testing.assert_array_equal(fitted.decision_function(X), logits)
+
+
+@needs_openvino
+def test_training_does_not_change(model: Any) -> None:
+    """It is torch's, with weights that are the same to the last bit."""
+    given = {"X_val": X, "y_val": Y}
+    plain, other = (each.fit(X, Y, **given) for each in (model(), model(**FLOAT32)))
+    for name, weight in plain.net_.module_.state_dict().items():
+        assert torch.equal(weight, other.net_.module_.state_dict()[name])
+
+
+@needs_openvino
+def test_weights_that_are_trained_further(model: Any) -> None:
+    """A graph of the earlier weights is forgotten."""
+    fitted = model(**FLOAT32, learning_rate=1e-2).fit(X, Y)
+    before = fitted.decision_function(X)
+    for go_on in (
+        lambda: fitted.partial_fit(X, Y),
+        lambda: fitted.set_params(warm_start=True).fit(X, Y),
+    ):
+        go_on()
+        by_openvino = fitted.decision_function(X)
+        assert np.abs(by_openvino - before).max() > 1e-2
+        by_torch = fitted.set_params(inference="torch").decision_function(X)
+        np.testing.assert_allclose(by_openvino, by_torch, atol=1e-5)
+        fitted.set_params(inference="openvino")
+
+
+@needs_openvino
+def test_a_frozen_encoder_in_a_search(tiny_bert: str) -> None:
+    grid = {"learning_rate": [1e-2, 1e-3]}
+    scores = []
+    for inference in ("torch", "openvino"):
+        estimator = LongBertRegressor(
+            tiny_bert,
+            **ENCODER_ALONE,
+            freeze_encoder=True,
+            precision="float32",
+            inference=inference,
+            random_state=0,
+        )
+        search = GridSearchCV(estimator, grid, cv=2, scoring="neg_mean_squared_error")
+        scores.append(search.fit(X, np.arange(24.0)).cv_results_["mean_test_score"])
+    np.testing.assert_allclose(*scores, rtol=1e-3)
+
+
+@needs_openvino
+@pytest.mark.parametrize("freeze_encoder", [False, True])
+def test_int8_is_kept(model: Any, freeze_encoder: bool, tmp_path: Path) -> None:
+    """In pickles and folders, of which the caller has no text; equal fits are equal."""
+    fitted = model(**INT8, freeze_encoder=freeze_encoder).fit(X, Y)
+    logits = fitted.decision_function(X[:2])
+    exact = clone(fitted).set_params(inference="torch", precision="auto").fit(X, Y)
+    assert 0 < relative(logits, exact.decision_function(X[:2])) < 0.2
+    assert (clone(fitted).fit(X, Y).decision_function(X[:2]) == logits).all()
+    assert (pickle.loads(pickle.dumps(fitted)).decision_function(X[:2]) == logits).all()
+    joblib.dump(fitted, tmp_path / "mapped")
+    mapped = joblib.load(tmp_path / "mapped", mmap_mode="r")
+    assert (mapped.decision_function(X[:2]) == logits).all()
+    for _ in range(2):  # a folder that is saved again, too
+        fitted.save_pretrained(tmp_path / "saved")
+        fitted = LongBertClassifier.from_pretrained(tmp_path / "saved")
+        assert (fitted.decision_function(X[:2]) == logits).all()
+    by_torch = LongBertClassifier.from_pretrained(
+        tmp_path / "saved", inference="torch", precision="float32"
+    )
+    assert relative(by_torch.decision_function(X[:2]), logits) > 0
+    fitted.set_params(inference="torch", precision="float32").partial_fit(X, Y)
+    fitted.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / QUANTIZED).exists() == freeze_encoder  # of the same weights
+
+
+@needs_openvino
+def test_int8_of_a_vectorizer(tiny_bert: str, tmp_path: Path) -> None:
+    vectorizer = LongBertVectorizer(tiny_bert, chunk_size=12, **INT8).fit()
+    with pytest.raises(ValueError, match=rf"at least {FEWEST_CALIBRATION_CHUNKS} chunks first"):
+        vectorizer.transform(X[:2])
+    embeddings = vectorizer.transform(X)
+    exact = LongBertVectorizer(tiny_bert, chunk_size=12, precision="float32").fit_transform(X)
+    assert 0 < relative(embeddings, exact) < 0.2
+    vectorizer.save_pretrained(tmp_path / "saved")
+    for again in (
+        pickle.loads(pickle.dumps(vectorizer)),
+        LongBertVectorizer.from_pretrained(tmp_path / "saved"),
+    ):
+        np.testing.assert_array_equal(again.transform(X), embeddings)
+
+
+@needs_openvino
+def test_int8_is_calibrated_on_some_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn with a fixed seed; in a fit of few texts on all of them; once for equal weights."""
+    seen = []
+    quantize = graph_module.quantize
+    monkeypatch.setattr(
+        "sklearn_longbert._encoding.encoder.quantize",
+        lambda *arguments: seen.append(arguments[3]) or quantize(*arguments),
+    )
+    texts = [f"good film {n} of the year {n} " * 30 for n in range(12)]
+    frozen = model(**INT8, freeze_encoder=True).fit(texts, Y[:12])
+    clone(frozen).fit(texts, Y[:12])
+    frozen.predict(texts)
+    assert [len(chunks) for chunks in seen] == [CALIBRATION_CHUNKS]
+    few = model(**INT8, freeze_encoder=True).fit(X[:3], Y[:3])
+    assert len(seen[-1]) == few.n_chunks_.sum() < FEWEST_CALIBRATION_CHUNKS
+
+
+@needs_openvino
+def test_threads_predict_at_the_same_time(model: Any) -> None:
+    fitted = model(**FLOAT32).fit(X, Y)
+    expected = [fitted.decision_function(X[n:]) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: fitted.decision_function(X[n:]), range(8)))
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@needs_openvino
+def test_a_damaged_graph(model: Any) -> None:
+    fitted = model(**INT8).fit(X, Y)
+    network = fitted.net_.module_
+    xml, weights = network.quantized.files
+    for wrong in (xml[: len(xml) // 2], xml.replace('version="11"', 'version="99"'), "<net/>"):
+        network.forget_graphs()
+        network.quantized = graph_module.QuantizedGraph(wrong, weights)
+        with pytest.raises(ValueError, match="The graph in int8 cannot be used"):
+            fitted.predict(X)
+    other = LongBertVectorizer(fitted.model_name, layers="spread", **INT8).fit()
+    other.encoder_.quantized = graph_module.QuantizedGraph(xml, weights)
+    with pytest.raises(ValueError, match="its outputs have the sizes"):
+        other.transform(X)
+
+
+@needs_openvino
+def test_an_encoder_that_openvino_cannot_compute(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = model(**FLOAT32).fit(X, Y)
+    call = graph_module.Graph.__call__
+    monkeypatch.setattr(
+        graph_module.Graph,
+        "__call__",
+        lambda self, *inputs: [states * 1.01 for states in call(self, *inputs)],
+    )
+    with pytest.raises(ValueError, match=r"a bert \(its hidden states differ .* by 0.01\)"):
+        fitted.predict(X)
+
+
+@needs_openvino
+def test_nothing_is_reported(tiny_bert: str) -> None:
+    """Neither OpenVINO nor NNCF loads what would send reports; nothing is printed."""
+    code = f"""
+import socket, sys
+socket.socket.connect = None  # fails if it is called
+from sklearn_longbert import LongBertVectorizer
+assert not {{"openvino", "nncf"}} & set(sys.modules)
+X = [f"good film {{n}}" for n in range(40)]
+vectorizer = LongBertVectorizer({tiny_bert!r}, inference="openvino", precision="int8").fit()
+assert not {{"openvino", "nncf"}} & set(sys.modules)
+vectorizer.transform(X)
+assert "nncf" in sys.modules and "openvino_telemetry" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_without_openvino(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = model().fit(X, Y)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    fitted.set_params(inference="openvino")
+    with pytest.raises(ImportError, match=r'pip install "sklearn-longbert\[openvino\]"'):
+        fitted.predict(X)
+    assert "openvino_telemetry" not in sys.modules
+    assert len(fitted.set_params(inference="torch").predict(X)) == len(X)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "int8"}, "needs inference='openvino'"),
+        ({"inference": "onnx"}, "'inference' parameter of LongBertClassifier must be"),
+        ({"inference": "openvino", "device": ["cpu", "cpu"]}, "takes one CPU"),
+    ],
+)
+def test_what_does_not_fit_together(model: Any, settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**settings).fit(X, Y)
+    fitted = model(device=settings.get("device", "cpu")).fit(X, Y)
+    with pytest.raises(ValueError, match=message):
+        fitted.set_params(**settings).predict(X)
+    assert partial(LongBertVectorizer, fitted.model_name)(**settings).get_params()
