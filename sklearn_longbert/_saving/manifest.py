@@ -25,6 +25,7 @@ from sklearn_longbert._folders import (
     written_beside,
 )
 from sklearn_longbert._provenance import library_versions
+from sklearn_longbert._saving.card import CARD, has_others_card, write_card
 from sklearn_longbert._saving.encoder_files import FILES, QUANTIZED
 from sklearn_longbert._saving.json import from_json, to_json
 from sklearn_longbert._version import __version__
@@ -150,6 +151,9 @@ def saved_folder(
         for path in beside.iterdir():  # only its owner can read a file of safetensors
             shutil.copymode(beside / MANIFEST, path)
         _check_loadable(beside, kind, contents, check)
+        if not any(has_others_card(place) for place in (folder, folder_aside(folder))):
+            write_card(beside, kind, CLASSES[kind], sections, content["versions"])
+            shutil.copymode(beside / MANIFEST, beside / CARD)
 
 
 @contextmanager

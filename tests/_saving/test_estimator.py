@@ -409,7 +409,7 @@ def test_a_device_that_is_missing_here(
 def test_what_is_in_it(saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
     assert names == {
-        "config.json", "head.safetensors", "model.safetensors", "sklearn_longbert.json",
+        "README.md", "config.json", "head.safetensors", "model.safetensors", "sklearn_longbert.json",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]  # nothing beside it
