@@ -409,8 +409,8 @@ def test_a_device_that_is_missing_here(
 def test_what_is_in_it(saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
     assert names == {
-        "README.md", "config.json", "head.safetensors", "model.safetensors", "sklearn_longbert.json",
-        "tokenizer.json", "tokenizer_config.json",
+        "README.md", "config.json", "head.safetensors", "model.safetensors",
+        "sklearn_longbert.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]  # nothing beside it
     whole = json.loads((saved / "sklearn_longbert.json").read_text())
