@@ -11,7 +11,7 @@ scikit-learn's own tools judge it on texts it has not seen.
 # %%
 # The texts
 # ---------
-# Two hundred of the 2,127 distinct articles, so that this takes a minute or two on a
+# One hundred and fifty of the 2,127 distinct articles, so that this takes a minute or two on a
 # laptop. The encoder is all-MiniLM-L6-v2, which takes at most 512 tokens at once.
 
 import sys
@@ -27,7 +27,7 @@ from sklearn_longbert import LongBertClassifier, TextChunker
 
 texts, topics = load_bbc_news()
 X_train, X_test, y_train, y_test = train_test_split(
-    texts, topics, train_size=80, test_size=120, stratify=topics, random_state=0
+    texts, topics, train_size=50, test_size=100, stratify=topics, random_state=0
 )
 
 # %%
