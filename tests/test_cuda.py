@@ -616,3 +616,21 @@ def test_two_processes_on_one_device(make: Any, device: str) -> None:
     found, expected = ([epoch["train_loss"] for epoch in each.history_] for each in (both, alone))
     np.testing.assert_allclose(found, expected, rtol=1e-3)
     assert relative(both.decision_function(X), alone.decision_function(X)) < 1e-2
+
+
+# The benchmark
+
+
+def test_the_benchmark_runs(device: str) -> None:
+    script = Path(__file__).parents[1] / "examples" / "benchmarks" / "gpu.py"
+    done = subprocess.run(
+        [sys.executable, script, "--small", "--repeats", "1", "--device", device],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for title in ("Shares of the rate", "One text of training", "ModernBERT"):
+        assert f"\n{title}\n" in done.stdout
+    assert f"torch {torch.__version__}" in done.stdout
+    assert "nan" not in done.stdout.lower()
