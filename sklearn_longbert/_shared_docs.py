@@ -236,7 +236,7 @@ PARAMETERS = {
         "int, RandomState instance or None",
         """Decides the head's first weights, dropout, the order, the drawn chunks and the held-out
         part of the texts. Two fits with the same int, on the same machine, give the same weights
-        bit for bit.""",
+        bit for bit. On GPUs they do so with torch's deterministic algorithms only.""",
     ),
     "verbose": (
         "int",

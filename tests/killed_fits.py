@@ -75,7 +75,9 @@ def fit(case: str, encoders: Path, callback: Any = None, **more: Any) -> Any:
 def result_of(model: Any) -> dict[str, Any]:
     """Return all that two equal fits have in common."""
     return {
-        "weights": {name: w.numpy().copy() for name, w in model.net_.module_.state_dict().items()},
+        "weights": {
+            name: w.cpu().numpy().copy() for name, w in model.net_.module_.state_dict().items()
+        },
         "history": [
             {key: value for key, value in epoch.items() if key != "seconds"}
             for epoch in model.history_

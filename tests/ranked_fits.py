@@ -52,7 +52,7 @@ class Gradients(skorch.callbacks.Callback):
     def on_grad_computed(self, net: Any, **_: Any) -> None:
         if not self.first:
             self.first = {
-                name: weight.grad.numpy().copy()
+                name: weight.grad.cpu().numpy().copy()
                 for name, weight in net.module_.named_parameters()
                 if weight.grad is not None
             }

@@ -218,3 +218,17 @@ def save_tiny_encoder(architecture: str, folder: Path, **settings: Any) -> Path:
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_bert(folder: Path, **settings: Any) -> Path:
+    """Save a random BERT, of the tiny one's sizes but for the settings; return the folder."""
+    tokenizer = bert_tokenizer()
+    config = transformers.BertConfig(
+        **{**SIZE, "num_hidden_layers": 2, "vocab_size": len(tokenizer), **settings}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = transformers.BertModel(config)
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

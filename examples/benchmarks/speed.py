@@ -55,13 +55,13 @@ def load_texts(name, n_texts):
     return list(texts[order]), [int(number) for number in numbers]
 
 
-def save_base(folder):
-    """Save a random BERT of 12 x 768 with MiniLM's tokenizer."""
+def save_base(folder, **sizes):
+    """Save a random BERT with MiniLM's tokenizer, of 12 x 768 but for the sizes."""
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     tokenizer.save_pretrained(folder)
-    BertModel(BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
 
 
 # What makes each side: from an encoder's folder, the number of classes, a device and a precision
@@ -99,13 +99,15 @@ def make_published(folder, n_classes, device, precision):
 class Plain:
     """Truncated fine-tuning with nothing but transformers and torch."""
 
-    def __init__(self, folder, n_classes, device, precision):
+    def __init__(self, folder, n_classes, device, precision, attention="sdpa"):
         import torch
         from transformers import AutoModel, AutoTokenizer
 
         self.torch, self.device = torch, torch.device(device)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.encoder = AutoModel.from_pretrained(folder, attention_probs_dropout_prob=0.0)
+        self.encoder = AutoModel.from_pretrained(
+            folder, attention_probs_dropout_prob=0.0, attn_implementation=attention
+        )
         self.head = torch.nn.Linear(self.encoder.config.hidden_size, n_classes)
         self.encoder.to(device)
         self.head.to(device)

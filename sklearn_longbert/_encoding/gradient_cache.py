@@ -180,7 +180,7 @@ def are_equal(states: RandomStates, others: RandomStates) -> bool:
 @contextmanager
 def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the generators that training draws from, and restore the caller's afterwards."""
-    with torch.random.fork_rng(devices=_gpus(device)):
+    with torch.random.fork_rng(devices=gpus_of(device)):
         seed_generators(seed, device)
         yield
 
@@ -191,11 +191,11 @@ def seed_generators(seed: int, device: torch.device) -> None:
     torch.manual_seed would seed every device.
     """
     torch.default_generator.manual_seed(seed)
-    for gpu in _gpus(device):
+    for gpu in gpus_of(device):
         torch.cuda.default_generators[gpu].manual_seed(seed)
 
 
-def _gpus(device: torch.device) -> list[int]:
+def gpus_of(device: torch.device) -> list[int]:
     """Return the number of the device if it is a GPU of CUDA."""
     if device.type != "cuda":
         return []

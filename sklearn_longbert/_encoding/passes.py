@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, ChunkShare, Groups, in_order
 from sklearn_longbert._encoding.encoder import ChunkEncoder
+from sklearn_longbert._encoding.gradient_cache import gpus_of
 from sklearn_longbert._encoding.graph import Graph
 from sklearn_longbert._encoding.memory import (
     auto_limits,
@@ -393,9 +394,8 @@ def _bytes_per_token(
     kind = (network.configuration, network.dtype, *taken, *where, n_tokens)
     if kind in BYTES_PER_TOKEN:
         return BYTES_PER_TOKEN[kind]
-    gpus = [torch.cuda.current_device()] if passes.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(gpus):  # a pass may draw random numbers
+        with torch.random.fork_rng(gpus_of(passes.device)):  # a pass may draw random numbers
             one = graph_bytes(lambda: encode(chunks, number))
             two = graph_bytes(lambda: encode(chunks, np.repeat(number, 2)))
     except (RuntimeError, MemoryError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ARCHITECTURES, ENCODER_ALONE, PACKABLE, save_tiny_encoder
+from tiny import ARCHITECTURES, ENCODER_ALONE, PACKABLE, save_bert, save_tiny_encoder
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
@@ -171,23 +171,93 @@ def test_asking_leaves_training_mode_and_random_state_alone(tiny_bert, monkeypat
     assert all(module.training for module in network.modules())
 
 
-def test_kernel_is_given_what_it_needs(monkeypatch):
-    """The kernel runs on CUDA only; a stand-in with its signature checks what it is told."""
+def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
+    """The kernel in plain torch, with no arguments but those of every version since torch 2.10."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert max_q == max_k == max(np.diff(cu_seq_q))
+    assert all(tensor.stride(-1) == 1 for tensor in (query, key, value))
+    rows = []
+    for start, end in zip(cu_seq_q[:-1], cu_seq_k[1:], strict=True):
+        one = [tensor[start:end].transpose(0, 1) for tensor in (query, key, value)]
+        rows.append(scaled_dot_product_attention(*one).transpose(0, 1))
+    return torch.cat(rows)
 
-    def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None):
-        assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-        assert max_q == max_k == max(np.diff(cu_seq_q))
-        rows = []
-        for start, end in zip(cu_seq_q[:-1], cu_seq_k[1:], strict=True):
-            one = [t[start:end].transpose(0, 1) for t in (query, key, value)]
-            rows.append(scaled_dot_product_attention(*one, scale=scale).transpose(0, 1))
-        return torch.cat(rows)
 
+@pytest.mark.parametrize("scaling", [8**-0.5, 0.3])
+def test_kernel_is_given_what_it_needs(scaling, monkeypatch):
+    """The kernel runs on CUDA only; a stand-in checks what it is told."""
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     chunks = PackedChunks([6, 6, 3, 1], torch.device("cpu"), ChunkRandomness())
     tokens = tuple(torch.randn(16, 2, 8) for _ in range(3))
-    expected = attention_module._attend_in_turn(tokens, chunks, 0.3)
-    torch.testing.assert_close(attention_module._attend_in_kernel(tokens, chunks, 0.3), expected)
+    expected = attention_module._attend_in_turn(tokens, chunks, scaling)
+    output = attention_module._attend_in_kernel(tokens, chunks, scaling)
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("scaling", [8**-0.5, 0.3])
+def test_the_installed_kernel_takes_the_call(scaling):
+    """On a device without numbers, torch checks arguments and shapes, of gradients, too."""
+    chunks = PackedChunks([6, 6, 3, 1], torch.device("meta"), ChunkRandomness())
+    tokens = tuple(
+        torch.empty(16, 2, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for _ in range(3)
+    )
+    output = attention_module._attend_in_kernel(tokens, chunks, scaling)
+    assert (output.shape, output.dtype) == ((16, 2, 8), torch.bfloat16)
+    output.sum().backward()
+    assert all(tensor.grad.shape == (16, 2, 8) for tensor in tokens)
+
+
+@pytest.mark.parametrize("architecture", sorted(PACKABLE))
+def test_every_architecture_through_the_kernel(architecture, tiny_encoder, monkeypatch):
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    monkeypatch.setattr(
+        attention_module, "_attend_in_turn", attention_module._attend_in_kernel
+    )  # what CUDA takes
+    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
+    network = network_of(tiny_encoder(architecture), dropout=0.3).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        assert network.packs()
+    gradients = []
+    for packed in (True, False):
+        monkeypatch.setattr(LongBertNetwork, "packs", lambda self, packed=packed: packed)
+        micro_batch = chunks_of([20, 20, 7, 3], network.encoder.config.vocab_size)
+        network.zero_grad()
+        network.encode(micro_batch, seed=5).tanh().sum().backward()
+        gradients.append(
+            torch.cat([w.grad.ravel() for w in network.parameters() if w.grad is not None])
+        )
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[1].norm()
+
+
+def test_what_the_kernel_refuses_is_padded(tiny_bert, monkeypatch):
+    """Such are sizes of heads, GPUs before Ampere, and versions of torch with another kernel."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("query must have a head size that is a multiple of 8")
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", refuse)
+    monkeypatch.setattr(attention_module, "_attend_in_turn", attention_module._attend_in_kernel)
+    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
+    network = network_of(tiny_bert)
+    assert not network.packs()
+    assert network.encode(chunks_of([5, 2], 20)).shape == (2, 16)
+
+
+def test_asking_takes_chunks_as_long_as_those_of_another_kernel(tmp_path, monkeypatch):
+    """Above 128 tokens torch 2.14 computes by cuDNN on some GPUs."""
+    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
+    network = network_of(str(save_bert(tmp_path, max_position_embeddings=512)))
+    lengths = []
+    encode = LongBertNetwork._encode_packed
+    monkeypatch.setattr(
+        LongBertNetwork,
+        "_encode_packed",
+        lambda self, probe, seed: lengths.extend(probe.lengths) or encode(self, probe, seed),
+    )
+    assert network.packs()
+    assert min(lengths) > 128
+    assert sum(lengths) > 512
 
 
 def attend(tokens, chunks):

@@ -1,5 +1,8 @@
 """Free memory under control groups, bytes of a graph, and allocation errors."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import psutil
 import pytest
 import torch
@@ -97,6 +100,19 @@ def test_bytes_per_token_do_not_count_weights(precision, tiny_bert):
     assert min(of) > 2 * 2 * (4 * size + 2 * inner)  # two layers, at least two bytes
     assert max(of) < 2 * 4 * (30 * size + 10 * inner)
     assert max(of) / min(of) < 1.3
+
+
+def test_measuring_keeps_the_random_state_of_its_own_device(tiny_bert, monkeypatch):
+    """And not that of the current one, which may be another GPU."""
+    net = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1).fit(["a", "b"], [0, 1]).net_
+    kept = []
+    monkeypatch.setattr(torch.random, "fork_rng", lambda gpus: kept.append(gpus) or nullcontext())
+    monkeypatch.setattr(passes_module, "BYTES_PER_TOKEN", {})
+    chunks = ChunkBatch(TextChunker(tiny_bert).fit_transform(["good news"]))
+    for place, expected in (("cuda:1", [1]), ("cpu", [])):
+        passes = replace(net._passes, device=torch.device(place))
+        passes_module._bytes_per_token(net.module_, chunks, passes, net._encode)
+        assert kept.pop() == expected
 
 
 def test_failed_allocations_are_recognised():
