@@ -15,7 +15,8 @@ package embeds in float32.
 
 sentence-transformers needs ``optimum-intel`` and ``optimum-onnx`` for its backends. If they take
 another transformers than this package, install them in an environment of their own, and pass its
-Python: ``pip install sentence-transformers "optimum-intel[openvino]" "optimum-onnx[onnxruntime]"``.
+Python: ``pip install sentence-transformers "optimum-intel[openvino]" "optimum-onnx[onnxruntime]"
+"datasets<5" nncf``. ``taskset -c 0`` before the command gives all sides one core.
 """
 
 import argparse
@@ -102,18 +103,19 @@ def embed_peer(side, job):
 
 
 def quantize_openvino(model, texts, folder):
-    from datasets import Dataset
     from optimum.intel import OVQuantizationConfig
     from sentence_transformers import export_static_quantized_openvino_model
 
-    rows = np.random.RandomState(SEED).permutation(len(texts))[:CHUNKS]
     model.save_pretrained(str(folder))
-    Dataset.from_dict({"text": [texts[row] for row in rows]}).save_to_disk(str(folder / "rows"))
+    rows = np.random.RandomState(SEED).permutation(len(texts))[:CHUNKS]
+    (folder / "texts").mkdir()
+    lines = [json.dumps({"text": texts[row]}) for row in rows]
+    (folder / "texts" / "train.jsonl").write_text("\n".join(lines))
     export_static_quantized_openvino_model(
         model,
-        quantization_config=OVQuantizationConfig(num_samples=CHUNKS),
+        quantization_config=OVQuantizationConfig(num_samples=len(rows)),
         model_name_or_path=str(folder),
-        dataset_name="parquet",
+        dataset_name=str(folder / "texts"),
         dataset_config_name="default",
         dataset_split="train",
         column_name="text",
