@@ -5,7 +5,7 @@
 
 uvicorn reads WEB_CONCURRENCY as --workers, and so does this file. LONGBERT_FOLDER is a folder of
 ``save_pretrained``. The other settings below have variables of the same form. Set
-LRU_CACHE_CAPACITY and ONEDNN_PRIMITIVE_CACHE_CAPACITY to 32, so that a worker on a CPU does not grow.
+LRU_CACHE_CAPACITY and ONEDNN_PRIMITIVE_CACHE_CAPACITY to 32, so that workers do not grow on CPUs.
 """
 
 import asyncio
