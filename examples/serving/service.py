@@ -4,7 +4,8 @@
     LONGBERT_FOLDER=reviews WEB_CONCURRENCY=2 uvicorn service:app --timeout-worker-healthcheck 30
 
 uvicorn reads WEB_CONCURRENCY as --workers, and so does this file. LONGBERT_FOLDER is a folder of
-``save_pretrained``. The other settings below have variables of the same form.
+``save_pretrained``. The other settings below have variables of the same form. Set
+LRU_CACHE_CAPACITY and ONEDNN_PRIMITIVE_CACHE_CAPACITY to 32, so that workers do not grow on CPUs.
 """
 
 import asyncio
