@@ -61,6 +61,24 @@ def test_embeddings_of_every_architecture(architecture: str, tmp_path: Path) -> 
 
 
 @needs_openvino
+def test_few_lengths_are_prepared(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows that are at most a sixteenth longer than needed, and never beyond the limit of 64."""
+    seen = set()
+    call = graph_module.Graph.__call__
+    monkeypatch.setattr(
+        graph_module.Graph,
+        "__call__",
+        lambda self, ids, mask: seen.add(tuple(ids.shape)) or call(self, ids, mask),
+    )
+    vectorizer = LongBertVectorizer(tiny_bert, **FLOAT32).fit()
+    for n in range(1, 62):
+        vectorizer.transform(["a " * n])
+    assert {length for _, length in seen} <= set(range(8, 65, 8)) | {300, 64}
+    lengths = [(n, vectorizer.encoder_._length_of_graph(n)) for n in range(3, 65)]
+    assert all(n <= length <= max(n + 7, n * 17 // 16) for n, length in lengths)
+
+
+@needs_openvino
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
 def test_predictions_and_explanations(model: Any, pooling: str) -> None:
     fitted = model(pooling=pooling, baseline="words").fit(X, Y)
@@ -240,7 +258,7 @@ assert "nncf" in sys.modules and "openvino_telemetry" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
+    assert done.stdout == done.stderr == ""
 
 
 def test_without_openvino(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

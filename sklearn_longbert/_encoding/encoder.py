@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from sklearn_longbert._encoding.attention import PackedChunks, can_pack, prepare_packing
@@ -149,8 +150,21 @@ class ChunkEncoder(nn.Module):
             Result of :meth:`graph`.
         """
         input_ids, mask = _padded(micro_batch)
+        more = self._length_of_graph(mask.shape[1]) - mask.shape[1]
+        input_ids, mask = pad(input_ids, (0, more), value=micro_batch.pad_id), pad(mask, (0, more))
         states = graph(input_ids, mask.long())
         return torch.cat([self._pool(micro_batch, each[mask]) for each in states], dim=1)
+
+    def _length_of_graph(self, longest: int) -> int:
+        """Return the length that rows are padded to, which is at most a sixteenth longer, or 8.
+
+        OpenVINO prepares its kernels for each new length, and keeps them: it would grow with every
+        text.
+        """
+        step = max(2 ** (longest.bit_length() - 5), 8)
+        most = getattr(self.encoder.config, "max_position_embeddings", 0) - self.first_position
+        length = -(-longest // step) * step
+        return max(min(length, most), longest) if most > 0 else length
 
     def _pool(self, micro_batch: MicroBatch, hidden_states: Tensor) -> Tensor:
         hidden_states = hidden_states.to(self.dtype)  # autocast may have narrowed it

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sklearn_longbert._encoding.remembered import digest
-from sklearn_longbert._pretrained.loading import encoder_limit, rebuild_encoder
+from sklearn_longbert._pretrained.loading import encoder_limit, rebuild_encoder, silenced
 
 PROBE_LENGTHS = (300, 5, 3)  # of chunks by which a graph is checked, if the encoder takes them
 TOLERANCES = {False: 1e-3, True: 0.05}  # relative, in float32 and in bfloat16
@@ -242,7 +242,7 @@ def _converted(
     rows = torch.zeros((2, 4), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     try:
-        with torch.no_grad(), catch_warnings():
+        with torch.no_grad(), silenced(), catch_warnings():
             simplefilter("ignore")  # the tracer warns of what the comparison below finds
             model = openvino.convert_model(
                 network,
