@@ -1232,14 +1232,6 @@ BAD_CALLS = {
     "class_weight": ({"class_weight": "b"}, TEXTS, LABELLED, {}, ValueError, "'class_weight'"),
     "precision": ({"precision": "half"}, TEXTS, LABELLED, {}, ValueError, "'precision'"),
     "inference": ({"inference": "onnx"}, TEXTS, LABELLED, {}, ValueError, "'inference'"),
-    "int8 by torch": (
-        {"precision": "int8"},
-        TEXTS,
-        LABELLED,
-        {},
-        ValueError,
-        "needs inference='openvino'",
-    ),
 }
 
 
@@ -1270,6 +1262,7 @@ def test_bad_calls_fail_before_anything_is_loaded(
     [
         ({"device": "warp"}, "device='warp' cannot be used on this machine"),
         ({"device": "cuda:99"}, "device='cuda:99' cannot be used on this machine .*pass 'auto'"),
+        ({"precision": "int8"}, "precision='int8' needs inference='openvino'"),
         ({"chunk_size": 65}, "chunk_size=65 is more than .*pass at most 64"),
         ({"chunk_overlap": 14}, "chunk_overlap must be at most 13"),
     ],
