@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,4 +284,3 @@ def test_what_does_not_fit_together(model: Any, settings: Any, message: str) -> 
     fitted = model(device=settings.get("device", "cpu")).fit(X, Y)
     with pytest.raises(ValueError, match=message):
         fitted.set_params(**settings).predict(X)
-    assert partial(LongBertVectorizer, fitted.model_name)(**settings).get_params()
