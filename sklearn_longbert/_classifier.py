@@ -232,9 +232,9 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         """Train for one epoch, at a constant learning rate, on a part of the texts.
 
         It goes on from the weights of the last `partial_fit` or `fit`. Some settings stay those of
-        the first call: those that shape the chunks and the network, `freeze_encoder`, `dropout`,
-        the device and the precision. A pickle does not keep AdamW's running averages, so training
-        goes on from it with new ones.
+        the first call: those that shape the chunks and the network, `freeze_encoder`, `dropout`
+        and the device. A pickle does not keep AdamW's running averages, so training goes on from it
+        with new ones.
 
         Parameters
         ----------

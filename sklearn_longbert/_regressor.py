@@ -107,7 +107,7 @@ class LongBertRegressor(RegressorMixin, LongBertEstimator):
 
         It goes on from the weights of the last `partial_fit` or `fit`. Some settings stay those of
         the first call: those that shape the chunks and the network, `freeze_encoder`, `dropout`,
-        the device, the precision, and the mean and spread by which targets are standardised. A
+        the device, and the mean and spread by which targets are standardised. A
         pickle does not keep AdamW's running averages, so training goes on from it with new ones.
 
         Parameters

@@ -230,19 +230,21 @@ def test_a_fit_is_that_of_the_cpu_in_any_micro_batches(
         np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
-def long_fit(folder: Path, **settings: Any) -> tuple[LongBertClassifier, np.ndarray]:
+def long_fit(
+    folder: Path, texts: list[str] | None = None, **settings: Any
+) -> tuple[LongBertClassifier, np.ndarray]:
     """Return an estimator of chunks of LONG tokens, and the gradients of its first step."""
     callback = Gradients()
+    texts = texts or [words(1500), words(300), words(40)]
     model = LongBertClassifier(
         folder,
         **ENCODER_ALONE,
         chunk_size=LONG,
         head_init="random",
-        max_epochs=2,
         callbacks=[callback],
         random_state=0,
-        **settings,
-    ).fit([words(1500), words(300), words(40)], [0, 1, 1])
+        **{"max_epochs": 2, **settings},
+    ).fit(texts, [0, *[1] * (len(texts) - 1)])
     return model, np.concatenate([part.ravel() for part in callback.first.values()])
 
 
@@ -406,19 +408,7 @@ def test_what_does_not_fit_is_halved(
 
 def step_gradients(folder: Path, texts: list[str], **settings: Any) -> np.ndarray:
     """Return the gradients of one step on long texts."""
-    callback = Gradients()
-    model = LongBertClassifier(
-        folder,
-        **ENCODER_ALONE,
-        chunk_size=LONG,
-        head_init="random",
-        max_epochs=1,
-        callbacks=[callback],
-        random_state=0,
-        **settings,
-    )
-    model.fit(texts, [0, 1])
-    return np.concatenate([part.ravel() for part in callback.first.values()])
+    return long_fit(folder, texts, max_epochs=1, **settings)[1]
 
 
 @needs_cuda

@@ -182,6 +182,14 @@ def test_int8_of_a_vectorizer(tiny_bert: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.transform(X), embeddings)
 
 
+def test_int8_without_a_calibration_is_saved_with_a_warning(tiny_bert: str, tmp_path: Path) -> None:
+    vectorizer = LongBertVectorizer(tiny_bert, **INT8).fit()
+    with pytest.warns(UserWarning, match="saved without a calibration") as seen:
+        vectorizer.save_pretrained(tmp_path / "saved")
+    assert [Path(one.filename).name for one in seen] == [Path(__file__).name]
+    assert LongBertVectorizer.from_pretrained(tmp_path / "saved").precision == "int8"
+
+
 @needs_openvino
 def test_int8_is_calibrated_on_some_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn with a fixed seed; in a fit of few texts on all of them; once for equal weights."""

@@ -233,13 +233,15 @@ def test_what_is_beyond_the_room_of_workers_is_told_to_come_again(service: Servi
     assert service.ask("/predict", {"texts": ["a"]})[0] == 200
 
 
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="only Linux says which pages of a file a process shares",
+)
 def test_both_workers_share_the_weights(service: Service, folder: Path) -> None:
     """The file of the weights is mapped, and no worker has pages of it that it has changed."""
     workers = service.wait_until_loaded()
     parent = psutil.Process(service.process.pid)
     assert workers <= {child.pid for child in parent.children()}
-    if not sys.platform.startswith("linux"):
-        pytest.skip("only Linux says which pages of a file a process shares")
     for worker in workers:
         maps = psutil.Process(worker).memory_maps(grouped=True)
         (weights,) = [one for one in maps if one.path == str(folder / "model.safetensors")]

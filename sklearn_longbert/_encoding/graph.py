@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sklearn_longbert._encoding.hidden_states import wanted_states
 from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._pretrained.loading import encoder_limit, rebuild_encoder, silenced
 
@@ -108,8 +109,7 @@ class _Wanted(nn.Module):
         output = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
         )
-        states = (*output.hidden_states[:-1], output.last_hidden_state)
-        return tuple(states[number] for number in self.layers)
+        return wanted_states(output, self.layers, self.encoder.config.num_hidden_layers)
 
 
 def imported(name: str) -> Any:

@@ -111,8 +111,7 @@ def take_hidden_states(
         return [take(encoder(**inputs).last_hidden_state)]
     if not _is_watched(encoder):
         output = encoder(**inputs, output_hidden_states=True)
-        states = (*output.hidden_states[:last], output.last_hidden_state)
-        return [take(states[number]) for number in numbers]
+        return [take(states) for states in wanted_states(output, numbers, last)]
     watch = _Watch(take, numbers)
     token = _watch.set(watch)
     try:
@@ -123,6 +122,15 @@ def take_hidden_states(
     if last in numbers:
         watch.taken[last] = take(output.last_hidden_state)
     return [watch.taken[number] for number in numbers]
+
+
+def wanted_states(output: Any, numbers: tuple[int, ...], last: int) -> tuple[Tensor, ...]:
+    """Return the hidden states of these numbers, of an output that holds all of them.
+
+    `last` is the number of the last one. Funnel, for instance, returns those of a decoder besides.
+    """
+    states = (*output.hidden_states[:last], output.last_hidden_state)
+    return tuple(states[number] for number in numbers)
 
 
 def _is_watched(encoder: PreTrainedModel) -> bool:

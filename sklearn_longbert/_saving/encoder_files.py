@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
@@ -58,9 +59,18 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def save_quantized(network: ChunkEncoder, folder: Path) -> None:
-    """Write the graph in int8, if there is one."""
-    if network.quantized is not None:
+def save_quantized(network: ChunkEncoder, folder: Path, parameters: dict[str, Any]) -> None:
+    """Write the graph in int8 if there is one, and warn if the parameters want one."""
+    if network.quantized is None:
+        if parameters["precision"] == "int8":
+            warn(
+                "precision='int8' is saved without a calibration: every process would calibrate on "
+                "the first texts that it gets. Call the estimator once with typical texts, and "
+                "save it then.",
+                UserWarning,
+                stacklevel=4,
+            )
+    else:
         xml, weights = network.quantized.files
         xml_bytes = np.frombuffer(xml.encode(), dtype=np.uint8)
         save_file({"xml": xml_bytes, "weights": weights}, folder / QUANTIZED)

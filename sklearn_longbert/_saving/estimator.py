@@ -121,7 +121,7 @@ def save(
     with saved_folder(name, kind, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
-        save_quantized(network, folder)
+        save_quantized(network, folder, parameters)
         head = {
             name: weight.detach().cpu().contiguous().numpy()
             for name, weight in network.state_dict().items()

@@ -69,7 +69,7 @@ def save(
     with saved_folder(name, KIND, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
-        save_quantized(network, folder)
+        save_quantized(network, folder, parameters)
 
 
 def _load(folder: Path, manifest: dict[str, Any]) -> Saved:

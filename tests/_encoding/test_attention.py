@@ -104,20 +104,25 @@ def test_each_configuration_is_asked(tiny_bert, tmp_path, monkeypatch):
     torch.testing.assert_close(embeddings, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("precise", [True, False])
-def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, monkeypatch):
-    network = network_of(tiny_bert)
+@pytest.fixture
+def probe_lengths(monkeypatch):
+    """The lengths of the chunks by which packing is compared with padding, once it was asked."""
     monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
     lengths = []
-    read = LongBertNetwork._encode_packed
+    encode = LongBertNetwork._encode_packed
     monkeypatch.setattr(
         LongBertNetwork,
         "_encode_packed",
-        lambda self, probe, seed: lengths.append(probe.lengths) or read(self, probe, seed),
+        lambda self, probe, seed: lengths.extend(probe.lengths) or encode(self, probe, seed),
     )
+    return lengths
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_asking_takes_more_tokens_than_the_encoder_reads(precise, tiny_bert, probe_lengths):
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
-        assert network.packs()
-    assert sum(lengths[0]) > 64
+        assert network_of(tiny_bert).packs()
+    assert sum(probe_lengths) > 64
 
 
 def test_an_encoder_that_takes_no_layout_is_padded(tiny_bert, monkeypatch):
@@ -244,20 +249,11 @@ def test_what_the_kernel_refuses_is_padded(tiny_bert, monkeypatch):
     assert network.encode(chunks_of([5, 2], 20)).shape == (2, 16)
 
 
-def test_asking_takes_chunks_as_long_as_those_of_another_kernel(tmp_path, monkeypatch):
+def test_asking_takes_chunks_as_long_as_those_of_another_kernel(tmp_path, probe_lengths):
     """Above 128 tokens torch 2.14 computes by cuDNN on some GPUs."""
-    monkeypatch.setattr(encoder_module, "PACKING_AGREES", {})
-    network = network_of(str(save_bert(tmp_path, max_position_embeddings=512)))
-    lengths = []
-    encode = LongBertNetwork._encode_packed
-    monkeypatch.setattr(
-        LongBertNetwork,
-        "_encode_packed",
-        lambda self, probe, seed: lengths.extend(probe.lengths) or encode(self, probe, seed),
-    )
-    assert network.packs()
-    assert min(lengths) > 128
-    assert sum(lengths) > 512
+    assert network_of(str(save_bert(tmp_path, max_position_embeddings=512))).packs()
+    assert min(probe_lengths) > 128
+    assert sum(probe_lengths) > 512
 
 
 def attend(tokens, chunks):
