@@ -22,6 +22,7 @@ from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
 from sklearn_longbert._encoding import graph as graph_module
 from sklearn_longbert._encoding.passes import CALIBRATION_CHUNKS, FEWEST_CALIBRATION_CHUNKS
+from sklearn_longbert._pretrained.devices import select_autocast
 from sklearn_longbert._saving.encoder_files import QUANTIZED
 
 X = [f"good film number {n} " * (1 + n % 7) for n in range(24)]
@@ -56,7 +57,8 @@ def test_embeddings_of_every_architecture(architecture: str, tmp_path: Path) -> 
     vectorizer.set_params(inference="openvino")
     assert relative(vectorizer.transform(texts), expected) < 1e-5
     vectorizer.set_params(precision="bfloat16")
-    assert 0 < relative(vectorizer.transform(texts), expected) < 0.05
+    is_native = select_autocast("auto", torch.device("cpu")) is not None  # else it may be float32
+    assert 1e-4 * is_native < relative(vectorizer.transform(texts), expected) < 0.05
 
 
 @needs_openvino
@@ -261,7 +263,8 @@ X = [f"good film {{n}}" for n in range(40)]
 vectorizer = LongBertVectorizer({tiny_bert!r}, inference="openvino", precision="int8").fit()
 assert not {{"openvino", "nncf"}} & set(sys.modules)
 vectorizer.transform(X)
-assert "nncf" in sys.modules and "openvino_telemetry" not in sys.modules
+assert "nncf" in sys.modules
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
