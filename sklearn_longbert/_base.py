@@ -218,7 +218,7 @@ class BaseLongBert(NetFactory):
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
             """Return the attributes of a fitted copy, which does not change with this estimator."""
             learned = {**self._learned(net, documents, baseline), **changed}
-            fitted = deepcopy(net), chunker, targets, deepcopy(random_state), learned
+            fitted = net.snapshot(), chunker, targets, deepcopy(random_state), learned
             return {name: getattr(self._copy(*fitted), name) for name in FITTED}
 
         # During training, the weights are those of the last epoch and not of the best.

@@ -3,12 +3,17 @@
 The last tests need no OpenVINO: they say what happens without it.
 """
 
+import importlib
 import pickle
+import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import joblib
@@ -17,10 +22,13 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback
 from tiny import ARCHITECTURES, ENCODER_ALONE, save_tiny_encoder
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor, LongBertVectorizer
 from sklearn_longbert._encoding import graph as graph_module
+from sklearn_longbert._encoding import remembered
+from sklearn_longbert._encoding.graph import QuantizedGraph
 from sklearn_longbert._encoding.passes import CALIBRATION_CHUNKS, FEWEST_CALIBRATION_CHUNKS
 from sklearn_longbert._pretrained.devices import select_autocast
 from sklearn_longbert._saving.encoder_files import QUANTIZED
@@ -37,6 +45,19 @@ needs_openvino = pytest.mark.clients
 def model(tiny_bert: str) -> Callable[..., LongBertClassifier]:
     settings = {"chunk_size": 12, "max_epochs": 1, "precision": "float32", "random_state": 0}
     return lambda **more: LongBertClassifier(tiny_bert, **{**ENCODER_ALONE, **settings, **more})
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of each pass of OpenVINO."""
+    seen: list[int] = []
+    call = graph_module.Graph.__call__
+    monkeypatch.setattr(
+        graph_module.Graph,
+        "__call__",
+        lambda self, ids, mask: seen.append(len(ids)) or call(self, ids, mask),
+    )
+    return seen
 
 
 def relative(one: np.ndarray, two: np.ndarray) -> float:
@@ -74,22 +95,27 @@ def test_few_lengths_are_prepared(tiny_bert: str, monkeypatch: pytest.MonkeyPatc
     vectorizer = LongBertVectorizer(tiny_bert, **FLOAT32).fit()
     for n in range(1, 62):
         vectorizer.transform(["a " * n])
-    assert {length for _, length in seen} <= set(range(8, 65, 8)) | {300, 64}
+    # the first is that of the comparison with torch
+    assert {length for _, length in seen} == set(range(8, 65, 8))
     lengths = [(n, vectorizer.encoder_._length_of_graph(n)) for n in range(3, 65)]
     assert all(n <= length <= max(n + 7, n * 17 // 16) for n, length in lengths)
 
 
 @needs_openvino
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
-def test_predictions_and_explanations(model: Any, pooling: str) -> None:
+def test_predictions_and_explanations(model: Any, pooling: str, passes: list[int]) -> None:
     fitted = model(pooling=pooling, baseline="words").fit(X, Y)
     logits = fitted.decision_function(X)
     contributions = [each.contributions for each in fitted.explain(X[:4])]
     fitted.set_params(**FLOAT32)
+    passes.clear()
     np.testing.assert_allclose(fitted.decision_function(X), logits, atol=1e-5)
+    n_passes = len(passes)
+    assert n_passes > 0
     for each, expected in zip(fitted.explain(X[:4]), contributions, strict=True):
         np.testing.assert_allclose(each.contributions, expected, atol=1e-5)
         np.testing.assert_allclose(each.contributions.sum(0), each.logits, atol=1e-5)
+    assert len(passes) > n_passes
     np.testing.assert_array_equal(
         np.concatenate([fitted.decision_function([text]) for text in X[:3]]).argmax(1),
         logits[:3].argmax(1),
@@ -125,7 +151,7 @@ def test_weights_that_are_trained_further(model: Any) -> None:
 
 
 @needs_openvino
-def test_a_frozen_encoder_in_a_search(tiny_bert: str) -> None:
+def test_a_frozen_encoder_in_a_search(tiny_bert: str, passes: list[int]) -> None:
     grid = {"learning_rate": [1e-2, 1e-3]}
     scores = []
     for inference in ("torch", "openvino"):
@@ -140,6 +166,7 @@ def test_a_frozen_encoder_in_a_search(tiny_bert: str) -> None:
         search = GridSearchCV(estimator, grid, cv=2, scoring="neg_mean_squared_error")
         scores.append(search.fit(X, np.arange(24.0)).cv_results_["mean_test_score"])
     np.testing.assert_allclose(*scores, rtol=1e-3)
+    assert len(passes) > 0
 
 
 @needs_openvino
@@ -173,6 +200,8 @@ def test_int8_of_a_vectorizer(tiny_bert: str, tmp_path: Path) -> None:
     vectorizer = LongBertVectorizer(tiny_bert, chunk_size=12, **INT8).fit()
     with pytest.raises(ValueError, match=rf"at least {FEWEST_CALIBRATION_CHUNKS} chunks first"):
         vectorizer.transform(X[:2])
+    with pytest.raises(ValueError, match="1 different chunks are too few"):
+        vectorizer.transform(["film"] * 100)
     embeddings = vectorizer.transform(X)
     exact = LongBertVectorizer(tiny_bert, chunk_size=12, precision="float32").fit_transform(X)
     assert 0 < relative(embeddings, exact) < 0.2
@@ -201,13 +230,14 @@ def test_int8_is_calibrated_on_some_chunks(model: Any, monkeypatch: pytest.Monke
         "sklearn_longbert._encoding.encoder.quantize",
         lambda *arguments: seen.append(arguments[3]) or quantize(*arguments),
     )
-    texts = [f"good film {n} of the year {n} " * 30 for n in range(12)]
+    draw = np.random.RandomState(0).choice
+    texts = [" ".join(draw(["good", "bad", "film", "story", "dog"], 150)) for _ in range(12)]
     frozen = model(**INT8, freeze_encoder=True).fit(texts, Y[:12])
     clone(frozen).fit(texts, Y[:12])
     frozen.predict(texts)
     assert [len(chunks) for chunks in seen] == [CALIBRATION_CHUNKS]
-    few = model(**INT8, freeze_encoder=True).fit(X[:3], Y[:3])
-    assert len(seen[-1]) == few.n_chunks_.sum() < FEWEST_CALIBRATION_CHUNKS
+    few = model(**INT8, freeze_encoder=True, chunk_size=64).fit(X[:3], Y[:3])
+    assert len(seen[-1]) == few.n_chunks_.sum() == 3 < FEWEST_CALIBRATION_CHUNKS
 
 
 @needs_openvino
@@ -221,17 +251,117 @@ def test_threads_predict_at_the_same_time(model: Any) -> None:
 
 
 @needs_openvino
+def test_threads_calibrate_once(model: Any) -> None:
+    """The graph that they use is the one that is kept, and NNCF's log and bars are as before."""
+    fitted = model().fit(X, Y).set_params(**INT8)
+    console = importlib.import_module("rich").get_console()
+    before = console.quiet
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: fitted.decision_function(X[n:]), range(4)))
+    assert console.quiet == before
+    kept = pickle.loads(pickle.dumps(fitted))
+    for n, logits in enumerate(found):
+        np.testing.assert_array_equal(kept.decision_function(X[n:]), logits)
+
+
+@needs_openvino
+def test_an_encoder_is_copied_without_its_graph(tiny_bert: str) -> None:
+    vectorizer = LongBertVectorizer(tiny_bert, **FLOAT32).fit()
+    expected = vectorizer.transform(X)
+    vectorizer.encoder_ = pickle.loads(pickle.dumps(deepcopy(vectorizer.encoder_)))
+    np.testing.assert_array_equal(vectorizer.transform(X), expected)
+
+
+@needs_openvino
+def test_a_file_that_the_manifest_does_not_list_is_not_loaded(model: Any, tmp_path: Path) -> None:
+    """An upload to the Hub leaves files of the version before."""
+    model(**INT8, random_state=1).fit(X, Y).save_pretrained(tmp_path / "other")
+    fitted = model(**FLOAT32).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "saved")
+    shutil.copy(tmp_path / "other" / QUANTIZED, tmp_path / "saved")
+    again = LongBertClassifier.from_pretrained(tmp_path / "saved", **INT8)
+    assert again.net_.module_.quantized is None
+
+
+@needs_openvino
+def test_callbacks_predict_few_texts_during_training(model: Any) -> None:
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.8 has no callbacks")
+    seen = []
+
+    class Predicts(callback.ScoringMonitor):
+        def on_fit_task_end(self, *args: Any, fitted_estimator: Any, **more: Any) -> None:
+            if fitted_estimator is not None:  # of the tasks that have one
+                seen.append(fitted_estimator.predict(X[:2]))
+
+    model(**INT8).set_callbacks(Predicts(scoring="accuracy")).fit(X, Y)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("name", ["openvino", "nncf"])
+def test_a_missing_library_stops_a_fit_before_its_first_step(
+    model: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
+    monkeypatch.setitem(sys.modules, name, None)
+    started: list[Any] = []
+    monkeypatch.setattr(Callback, "on_batch_begin", lambda *args, **more: started.append(1))
+    with pytest.raises(ImportError, match=f"needs {name}"):
+        model(**INT8, callbacks=[Callback()]).fit(X, Y)
+    assert not started
+
+
+@needs_openvino
+def test_a_fit_is_not_lost_if_its_calibration_fails(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("no room")
+
+    expected = model(precision="auto").fit(X, Y).decision_function(X)
+    with monkeypatch.context() as patch:
+        patch.setattr("sklearn_longbert._encoding.encoder.quantize", fails)
+        with pytest.warns(UserWarning, match=r"not the calibration .* \(RuntimeError: no room\)"):
+            fitted = model(**INT8).fit(X, Y)
+    assert 0 < relative(fitted.decision_function(X), expected) < 0.2
+    fitted.set_params(inference="torch", precision="auto")
+    np.testing.assert_array_equal(fitted.decision_function(X), expected)
+
+
+@needs_openvino
+def test_weights_that_diverge_are_not_calibrated(model: Any) -> None:
+    fitted = model(**INT8).fit(X, Y)
+    fitted.set_params(learning_rate=1e25, weight_decay=1e14, batch_size=24)
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        fitted.partial_fit(X, Y)
+
+
+@needs_openvino
+def test_graphs_of_trained_weights_are_not_remembered(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_remembered", OrderedDict())
+    model(**INT8).fit(X, Y)
+    assert not remembered._remembered
+    model(**INT8, freeze_encoder=True).fit(X, Y)
+    assert QuantizedGraph in {type(each) for each in remembered._remembered.values()}
+    monkeypatch.setattr(remembered, "MOST_BYTES", 100)
+    large = QuantizedGraph("x" * 51, np.zeros(0, dtype=np.uint8))
+    assert remembered.remembered(b"large", lambda: large) is large
+    assert b"large" not in remembered._remembered
+
+
+@needs_openvino
 def test_a_damaged_graph(model: Any) -> None:
     fitted = model(**INT8).fit(X, Y)
     network = fitted.net_.module_
     xml, weights = network.quantized.files
     for wrong in (xml[: len(xml) // 2], xml.replace('version="11"', 'version="99"'), "<net/>"):
         network.forget_graphs()
-        network.quantized = graph_module.QuantizedGraph(wrong, weights)
+        network.quantized = QuantizedGraph(wrong, weights)
         with pytest.raises(ValueError, match="The graph in int8 cannot be used"):
             fitted.predict(X)
     other = LongBertVectorizer(fitted.model_name, layers="spread", **INT8).fit()
-    other.encoder_.quantized = graph_module.QuantizedGraph(xml, weights)
+    other.encoder_.quantized = QuantizedGraph(xml, weights)
     with pytest.raises(ValueError, match="its outputs have the sizes"):
         other.transform(X)
 

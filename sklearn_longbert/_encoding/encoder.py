@@ -7,6 +7,7 @@ to know whether padding counts.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -41,6 +42,8 @@ from sklearn_longbert._pretrained.loading import first_position, rebuild_encoder
 TokenPooling = Callable[[Tensor], Tensor]
 
 PACKING_AGREES: dict[tuple[str, str, bool], bool] = {}  # see ChunkEncoder.packs
+
+_making_graphs = RLock()  # of all encoders, because NNCF's log is that of the process
 
 
 class ChunkEncoder(nn.Module):
@@ -98,32 +101,44 @@ class ChunkEncoder(nn.Module):
             self.shares_memory = False
 
     def quantize(self, chunks: Sequence[NDArray[np.int32]], bfloat16: bool) -> None:
-        """Make the graph in int8, whose activations have the ranges that they have for chunks."""
+        """Make the graph in int8, unless there is one, with ranges of activations by the chunks."""
 
         def compute() -> QuantizedGraph:
             return quantize(self.encoder, self.layers, bfloat16, chunks)
 
-        tokens = [chunk.tobytes() for chunk in chunks]
-        key = digest("quantized", encoder_digest(self.encoder), self.layers, bfloat16, *tokens)
-        self.quantized = remembered(key, compute)
+        with _making_graphs:
+            if self.quantized is not None:
+                return
+            if next(self.encoder.parameters()).requires_grad:  # no other fit will have its weights
+                self.quantized = compute()
+                return
+            tokens = [chunk.tobytes() for chunk in chunks]
+            key = digest("quantized", encoder_digest(self.encoder), self.layers, bfloat16, *tokens)
+            self.quantized = remembered(key, compute)
 
     def graph(self, is_int8: bool, bfloat16: bool) -> Graph:
         """Return what computes hidden states by OpenVINO, made once for the present weights."""
         kind = is_int8, bfloat16, torch.get_num_threads()
-        if kind not in self._graphs:
-            size = self.encoder.config.hidden_size
-            if is_int8:
-                assert self.quantized is not None
-                graph = make_quantized_graph(self.quantized, len(self.layers), size, bfloat16)
-            else:
-                graph = make_graph(self.encoder, self.layers, bfloat16)
-            self._graphs[kind] = graph
-        return self._graphs[kind]
+        with _making_graphs:
+            if kind not in self._graphs:
+                of_kind = {key: graph for key, graph in self._graphs.items() if key[:2] == kind[:2]}
+                size = self.encoder.config.hidden_size
+                if is_int8:
+                    assert self.quantized is not None
+                    graph = make_quantized_graph(self.quantized, len(self.layers), size, bfloat16)
+                else:
+                    graph = make_graph(self.encoder, self.layers, bfloat16)
+                self._graphs = {**of_kind, kind: graph}
+            return self._graphs[kind]
 
     def forget_graphs(self) -> None:
-        """Free what was made of weights that change now."""
+        """Drop the graphs, because the weights are about to change."""
         self.quantized = None
         self._graphs.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out compiled graphs, which cannot be copied."""
+        return {**self.__dict__, "_graphs": {}}
 
     def encode(self, micro_batch: MicroBatch, seed: int = 0) -> Tensor:
         """Return the chunk embeddings, of shape (n_chunks, embedding_size).

@@ -4,7 +4,8 @@ NNCF quantizes a graph to int8: it chooses the ranges of activations by what the
 chunks, the calibration. The quantized graph is kept with the encoder, so that it predicts the same
 in every process.
 
-Invariant: this package never imports openvino_telemetry. Both libraries would send reports by it.
+Invariant: this package never imports openvino_telemetry, through which both libraries would send
+reports.
 """
 
 import importlib
@@ -81,6 +82,7 @@ class Graph:
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # all threads compute one pass
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # it would pin every process to the same cores
         }
         self._compiled = imported("openvino").Core().compile_model(model, "CPU", settings)
         self._lock = RLock()  # a compiled model computes one pass at a time
@@ -129,7 +131,8 @@ def imported(name: str) -> Any:
         except ImportError as error:
             raise ImportError(
                 f"inference='openvino' needs {name}, which cannot be imported ({error}): install "
-                f'it with pip install "sklearn-longbert[openvino]", or set inference="torch".'
+                f'it with pip install "sklearn-longbert[openvino]", or set inference="torch" and '
+                f'precision="auto".'
             ) from error
         finally:
             sys.modules.pop("openvino_telemetry", None)
@@ -157,6 +160,27 @@ def make_graph(encoder: PreTrainedModel, layers: tuple[int, ...], bfloat16: bool
         If OpenVINO cannot compute the hidden states of this architecture.
     """
     return _converted(encoder, layers, bfloat16)[1]
+
+
+def check_graph(encoder: PreTrainedModel, layers: tuple[int, ...], is_int8: bool) -> None:
+    """Raise an error if a library is missing, or OpenVINO cannot compute an encoder in int8.
+
+    Parameters
+    ----------
+    encoder, layers
+        See :func:`make_graph`.
+    is_int8 : bool
+        Whether the encoder will be quantized, which needs NNCF.
+
+    Raises
+    ------
+    ImportError, ValueError
+        See :func:`make_graph`.
+    """
+    imported("openvino")
+    if is_int8:
+        imported("nncf")
+        make_graph(encoder, layers, bfloat16=False)
 
 
 def quantize(
@@ -279,7 +303,7 @@ def _difference(graph: Graph, network: _Wanted) -> float:
 def _unsupported(encoder: PreTrainedModel, reason: str) -> ValueError:
     return ValueError(
         f"OpenVINO cannot compute this encoder, a {encoder.config.model_type} ({reason}): set "
-        f"inference='torch'."
+        f"inference='torch' and precision='auto'."
     )
 
 

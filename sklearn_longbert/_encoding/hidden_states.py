@@ -127,7 +127,7 @@ def take_hidden_states(
 def wanted_states(output: Any, numbers: tuple[int, ...], last: int) -> tuple[Tensor, ...]:
     """Return the hidden states of these numbers, of an output that holds all of them.
 
-    `last` is the number of the last one. Funnel, for instance, returns those of a decoder besides.
+    `last` is the number of the last one. Funnel, for instance, returns those of a decoder as well.
     """
     states = (*output.hidden_states[:last], output.last_hidden_state)
     return tuple(states[number] for number in numbers)

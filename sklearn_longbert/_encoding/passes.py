@@ -95,17 +95,18 @@ class Passes:
         Raises
         ------
         ValueError
-            If the batch has fewer chunks than `fewest`.
+            If the batch has fewer different chunks than `fewest`.
         """
         if self.inference != "openvino_int8" or network.quantized is not None:
             return
-        if len(batch.lengths) < fewest:
+        numbers, _ = batch.distinct()
+        if len(numbers) < fewest:
             raise ValueError(
                 f"precision='int8' is calibrated on the first texts that are encoded in it, and "
-                f"{len(batch.lengths)} chunks are too few: pass texts of at least {fewest} chunks "
-                f"first, or fit with precision='int8'."
+                f"{len(numbers)} different chunks are too few: pass texts of at least {fewest} "
+                f"chunks first, or fit with precision='int8'."
             )
-        numbers = np.random.RandomState(0).permutation(len(batch.lengths))
+        numbers = np.random.RandomState(0).permutation(numbers)
         chunks = [batch.chunk(number) for number in numbers[:CALIBRATION_CHUNKS]]
         network.quantize(chunks, self.autocast is not None)
 

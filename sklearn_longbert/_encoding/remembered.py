@@ -77,6 +77,8 @@ def remembered(key: bytes, compute: Callable[[], Found]) -> Found:
             _remembered.move_to_end(key)
             return found
     found = compute()
+    if found.nbytes > MOST_BYTES // 2:
+        return found
     with _lock:
         _remembered[key] = found
         n_bytes = sum(rows.nbytes for rows in _remembered.values())

@@ -91,7 +91,8 @@ def select_inference(inference: str, precision: str, devices: list[torch.device]
     if inference == "torch":
         if precision == "int8":
             raise ValueError(
-                "precision='int8' needs inference='openvino', because torch does not compute it."
+                "precision='int8' needs inference='openvino', because torch does not compute it: "
+                "pass both, or precision='auto'."
             )
         return inference
     if len(devices) > 1 or devices[0].type != "cpu":

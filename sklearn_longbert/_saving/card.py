@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCardData, try_to_load_from_cache
+
+from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 
 CARD = "README.md"
+READMES = ("readme", "readme.md", "readme.rst", "readme.txt")  # of any case
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MOST_CLASSES = 50  # that are listed
 TASKS = {
@@ -29,14 +32,16 @@ TITLES = {
 USES = {"classifier": "predict", "regressor": "predict", "vectorizer": "transform"}
 SETTINGS = {  # by the sections of the manifest
     "chunker": ("chunk_size", "chunk_overlap", "max_chunks", "chunk_selection"),
-    "network": ("pooling", "token_pooling", "layers", "frozen"),
+    "network": ("pooling", "token_pooling", "layers"),
 }
 
 
 def has_others_card(folder: Path) -> bool:
     """Return whether a folder, which may be missing, holds a README that is not as written here."""
-    cards = [path for path in folder.glob("*") if path.name.lower().startswith("readme")]
-    return any(path.name != CARD or not _is_as_written(path) for path in cards)
+    cards = {path.name: path for path in folder.glob("*") if path.name.lower() in READMES}
+    if CARD in cards:
+        return not _is_as_written(cards[CARD])
+    return len(cards) > 0
 
 
 def write_card(
@@ -71,7 +76,7 @@ def write_card(
         "## Versions\n\n" + _table(versions),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n\n"
-    (folder / CARD).write_bytes(_signed(text.encode()))
+    (folder / CARD).write_bytes(_signed(text.encode(errors="backslashreplace")))
 
 
 def _signed(text: bytes) -> bytes:
@@ -81,21 +86,34 @@ def _signed(text: bytes) -> bytes:
 
 
 def _is_as_written(path: Path) -> bool:
+    """Return whether a file can be read and is as written, but for the ends of its lines."""
     if path.is_symlink() or not path.is_file():
         return False
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+    except OSError:
+        return False
     text = content[: content.rfind(b"<!--")]
     return content == _signed(text)
 
 
 def _base_model(sections: dict[str, Any]) -> str | None:
-    """Return the encoder's id on the Hub, None if it was a local folder."""
-    name, _ = sections.get("fitted", {}).get("encoder_name") or (
-        sections["parameters"]["model_name"],
-        None,
+    """Return the encoder's id on the Hub, None if it is not known to be one.
+
+    A name such as "ours/encoder" may have been that of a local folder, which is elsewhere now. So
+    the Hub's cache must hold it.
+    """
+    parameters = sections["parameters"]
+    name, revision = sections.get("fitted", {}).get("encoder_name") or (
+        parameters["model_name"],
+        parameters["revision"],
     )
-    is_id = isinstance(name, str) and HUB_ID.fullmatch(name) and not Path(name).exists()
-    return name if is_id else None
+    if name == DEFAULT_MODEL:
+        return DEFAULT_MODEL
+    if not isinstance(name, str) or not HUB_ID.fullmatch(name) or Path(name).exists():
+        return None
+    is_cached = isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    return name if is_cached else None
 
 
 def _how_to_load(kind: str, class_name: str) -> str:
@@ -113,7 +131,8 @@ def _classes(targets: dict[str, Any]) -> str:
     classes = targets.get("classes")
     if not isinstance(classes, np.ndarray):
         return ""
-    lines = [json.dumps(str(label), ensure_ascii=False) for label in classes[:MOST_CLASSES]]
+    listed = classes[:MOST_CLASSES].tolist()
+    lines = [json.dumps(label, ensure_ascii=False, default=str) for label in listed]
     if len(classes) > MOST_CLASSES:
         lines.append(f"... and {len(classes) - MOST_CLASSES} more")
     return "## Classes\n\n" + "\n".join(f"    {line}" for line in lines)  # shown as they are
@@ -126,6 +145,8 @@ def _settings(sections: dict[str, Any]) -> dict[str, Any]:
         for name in names
         if name in sections[section]
     }
+    if "frozen" in sections["network"]:
+        settings["freeze_encoder"] = sections["network"]["frozen"]
     baseline = sections["parameters"].get("baseline")
     if isinstance(baseline, str):
         settings["baseline"] = baseline

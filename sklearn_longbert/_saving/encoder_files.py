@@ -8,6 +8,7 @@ starts torch's threads, which a process that is forked off later waits for, and 
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -59,26 +60,37 @@ def save_encoder(encoder: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def save_quantized(network: ChunkEncoder, folder: Path, parameters: dict[str, Any]) -> None:
-    """Write the graph in int8 if there is one, and warn if the parameters want one."""
-    if network.quantized is None:
-        if parameters["precision"] == "int8":
-            warn(
-                "precision='int8' is saved without a calibration: every process would calibrate on "
-                "the first texts that it gets. Call the estimator once with typical texts, and "
-                "save it then.",
-                UserWarning,
-                stacklevel=4,
-            )
-    else:
+def warn_if_uncalibrated(network: ChunkEncoder, parameters: dict[str, Any]) -> None:
+    """Warn the caller of ``save_pretrained`` if the parameters want a graph and there is none."""
+    if network.quantized is None and parameters["precision"] == "int8":
+        warn(
+            "precision='int8' is saved without a calibration: every process would calibrate on "
+            "the first texts that it gets. Call the estimator once with typical texts, and "
+            "save it then.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def save_quantized(network: ChunkEncoder, folder: Path) -> None:
+    """Write the graph in int8 if there is one."""
+    if network.quantized is not None:
         xml, weights = network.quantized.files
         xml_bytes = np.frombuffer(xml.encode(), dtype=np.uint8)
         save_file({"xml": xml_bytes, "weights": weights}, folder / QUANTIZED)
 
 
-def load_quantized(folder: Path) -> QuantizedGraph | None:
-    """Return the graph in int8 that :func:`save_quantized` wrote, None if it wrote none."""
-    if not (folder / QUANTIZED).exists():
+def load_quantized(folder: Path, files: Collection[str]) -> QuantizedGraph | None:
+    """Return the graph in int8 that :func:`save_quantized` wrote, None if it wrote none.
+
+    Parameters
+    ----------
+    folder : Path
+    files : collection of str
+        Names of the files that the manifest lists, and whose checksums are right. Others may lie
+        in the folder, such as those of an earlier upload.
+    """
+    if QUANTIZED not in files:
         return None
     found = load_arrays(folder / QUANTIZED)
     if found.keys() != {"xml", "weights"} or any(a.dtype != np.uint8 for a in found.values()):

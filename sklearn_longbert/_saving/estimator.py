@@ -4,7 +4,7 @@ To add a file, write it in :func:`save`, name it in `CONTENTS`, and load it in `
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sklearn_longbert._saving.encoder_files import (
     save_encoder,
     save_quantized,
     save_tokenizer,
+    warn_if_uncalibrated,
 )
 from sklearn_longbert._saving.manifest import BASELINE, HEAD, Contents, load_folder, saved_folder
 from sklearn_longbert._saving.saved import SavedEstimator
@@ -118,10 +119,11 @@ def save(
     }
     if isinstance(baseline, EstimatorBaseline):  # the parameter is an estimator, too
         sections["parameters"] = {**parameters, "baseline": THE_FITTED_ONE}
+    warn_if_uncalibrated(network, parameters)
     with saved_folder(name, kind, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
-        save_quantized(network, folder, parameters)
+        save_quantized(network, folder)
         head = {
             name: weight.detach().cpu().contiguous().numpy()
             for name, weight in network.state_dict().items()
@@ -133,7 +135,7 @@ def save(
 
 
 def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
-    network, n_chunks = _load_network(folder, manifest["network"])
+    network, n_chunks = _load_network(folder, manifest["network"], manifest["files"])
     chunker = load_saved_chunker(folder, manifest["chunker"], network.encoder.config)
     targets = targets_from_state(manifest["targets"])
     targets.check(network.head.out_features)
@@ -162,11 +164,14 @@ def _load(folder: Path, manifest: dict[str, Any]) -> SavedEstimator:
 
 def _load_baseline(folder: Path, manifest: dict[str, Any], targets: Targets) -> Any:
     scales, state = manifest["fitted"]["baseline_scales"], manifest["baseline"]
+    has_file = BASELINE in manifest["files"]
     if not state:
         is_named = manifest["parameters"].get("baseline") == THE_FITTED_ONE
-        if scales is not None or is_named or (folder / BASELINE).exists():
+        if scales is not None or is_named or has_file:
             raise ValueError("it lacks its baseline, or a part of it")
         return None
+    if not has_file:
+        raise ValueError(f"it lacks {BASELINE}")
     baseline = baseline_from_state({**load_file(folder / BASELINE), **state}, targets)
     if not isinstance(scales, np.ndarray) or scales.shape != (len(baseline.names),):
         raise ValueError(f"{len(baseline.names)} models of a baseline have the scales {scales!r}")
@@ -200,7 +205,7 @@ def _check_fitted(fitted: dict[str, Any]) -> None:
 
 
 def _load_network(
-    folder: Path, settings: dict[str, Any]
+    folder: Path, settings: dict[str, Any], files: Collection[str]
 ) -> tuple[LongBertNetwork, NDArray[np.intp]]:
     """Return the network, and the number of chunks of each training text, stored beside it."""
     head = load_file(folder / HEAD)
@@ -218,7 +223,7 @@ def _load_network(
     differing = unknown + [name for name in missing if not name.startswith("encoder.")]
     if differing:
         raise ValueError(f"{HEAD} lacks, or has beyond what is expected, {differing[0]}")
-    network.quantized = load_quantized(folder)
+    network.quantized = load_quantized(folder, files)
     return network, n_chunks.astype(np.intp)
 
 

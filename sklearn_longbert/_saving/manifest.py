@@ -266,6 +266,7 @@ def _load_manifest(folder: Path, kind: str, contents: Contents[Any]) -> dict[str
         return {
             **sections,
             "estimator": kind,
+            "files": tuple(content["files"]),
             "version": str(content["versions"]["sklearn-longbert"])[:20],
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

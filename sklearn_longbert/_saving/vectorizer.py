@@ -17,6 +17,7 @@ from sklearn_longbert._saving.encoder_files import (
     save_encoder,
     save_quantized,
     save_tokenizer,
+    warn_if_uncalibrated,
 )
 from sklearn_longbert._saving.manifest import Contents, load_folder, saved_folder
 from sklearn_longbert._saving.saved import Saved
@@ -66,10 +67,11 @@ def save(
         "chunker": chunker_settings(chunker),
         "network": {"token_pooling": network.token_pooling, "layers": network.layers},
     }
+    warn_if_uncalibrated(network, parameters)
     with saved_folder(name, KIND, CONTENTS, sections, check) as folder:
         save_encoder(network.encoder, folder)
         save_tokenizer(chunker, folder)
-        save_quantized(network, folder, parameters)
+        save_quantized(network, folder)
 
 
 def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
@@ -77,7 +79,7 @@ def _load(folder: Path, manifest: dict[str, Any]) -> Saved:
     if token_pooling not in TOKEN_POOLINGS:
         raise ValueError("unknown pooling")
     network = ChunkEncoder(load_saved_encoder(folder), token_pooling, manifest["network"]["layers"])
-    network.quantized = load_quantized(folder)
+    network.quantized = load_quantized(folder, manifest["files"])
     return Saved(
         folder=folder,
         version=manifest["version"],

@@ -175,6 +175,7 @@ class LongBertNet(ScoredNet):
             for name, weight in self.module_.named_parameters():
                 if not torch.isfinite(weight.sum()):
                     raise self.diverged(f"Parameter {name}")
+            self._calibrate(dataset)
         except DivergedError:
             if self.checkpoint is not None:
                 self.checkpoint.remove()
@@ -205,6 +206,7 @@ class LongBertNet(ScoredNet):
         self.changes_ = not self.module_.frozen
         if self.changes_:
             self.module_.forget_graphs()
+        self._check_inference()
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self.sharing(leader, trains=True), self._caching(dataset):
@@ -233,7 +235,6 @@ class LongBertNet(ScoredNet):
             self._run(dataset, n_epochs, progress)
             self.average.end(self.module_, self.validation_loss)
             self.changes_ = False
-            self._passes.calibrate(self.module_, ChunkBatch(dataset.documents))
 
     def _run(self, dataset: DocumentDataset, n_epochs: int, progress: Progress | None) -> None:
         """Run the epochs, and what callbacks do before and after them."""

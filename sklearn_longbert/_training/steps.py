@@ -1,18 +1,21 @@
 """One step of training: the gradients of a batch's loss, in the memory that there is."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
+from warnings import warn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_longbert._encoding.batches import ChunkBatch, TargetsAndWeights
+from sklearn_longbert._encoding.batches import ChunkBatch, DocumentDataset, TargetsAndWeights
 from sklearn_longbert._encoding.gradient_cache import backward, seed_generators
+from sklearn_longbert._encoding.graph import check_graph
 from sklearn_longbert._encoding.leader import leader_of
-from sklearn_longbert._encoding.memory import is_out_of_memory
+from sklearn_longbert._encoding.memory import is_out_of_memory, own_modes
 from sklearn_longbert._encoding.passes import Passes, cached_embeddings
 from sklearn_longbert._training.losses import LossNet
 
@@ -97,6 +100,38 @@ class StepNet(LossNet):
     def _encode(self, batch: ChunkBatch, numbers: NDArray[np.intp]) -> Tensor:
         with self._passes.casting():
             return self.module_.encode(batch.micro_batch(numbers), batch.seed or 0)
+
+    def snapshot(self) -> Self:
+        """Return a copy, which does not change with this net.
+
+        While this net trains, torch computes for the copy, too: its weights have no graph.
+        """
+        copied = deepcopy(self)
+        copied.changes_ = self.changes_
+        return copied
+
+    def _check_inference(self) -> None:
+        """Raise an error, before any step, if the encoder could not be computed after the last."""
+        if self.changes_ and self.inference != "torch":
+            is_int8 = self.inference == "openvino_int8"
+            check_graph(self.module_.encoder, self.module_.layers, is_int8)
+
+    def _calibrate(self, dataset: DocumentDataset) -> None:
+        """Make the graph in int8, if it is wanted, of the weights that training has ended with.
+
+        A fit may have taken hours, so that no error here may end it.
+        """
+        try:
+            with own_modes(self._place):
+                self._passes.calibrate(self.module_, ChunkBatch(dataset.documents))
+        except Exception as error:  # NNCF raises errors of any kind
+            warn(
+                f"The fit has ended, but not the calibration of precision='int8' "
+                f"({type(error).__name__}: {str(error)[:500]}). The first prediction tries again: "
+                f"inference='torch' with precision='auto' needs none.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     @property
     def _place(self) -> torch.device:

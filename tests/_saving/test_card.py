@@ -1,6 +1,8 @@
 """A saved folder has a model card, unless somebody wrote a README there."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,34 @@ def test_other_kinds(tiny_bert: str, tmp_path: Path) -> None:
         assert ("    ... and 3 more" in text) == (name == "Classes")
 
 
+@pytest.mark.parametrize(
+    ("labels", "lines"),
+    [
+        ([0, 10, 2], ["0", "2", "10"]),
+        ([True, False, True], ["false", "true"]),
+        (["a\ud800", "b", "c"], ['"a\\ud800"', '"b"', '"c"']),
+    ],
+)
+def test_classes_as_they_are(tiny_bert: str, labels: Any, lines: Any, tmp_path: Path) -> None:
+    """Numbers look like numbers; a lone surrogate is written as its escape."""
+    classifier = LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1)
+    classifier.fit(TEXTS, labels * 2).save_pretrained(tmp_path / "saved")
+    text = (tmp_path / "saved" / CARD).read_text(encoding="utf-8")
+    assert [line[4:] for line in text.splitlines() if line.startswith("    ")] == lines
+
+
+def test_a_folder_s_name_may_look_like_that_of_a_repository(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in no card, even if the folder is missing when the estimator is saved."""
+    shutil.copytree(tiny_bert, tmp_path / "secret" / "encoder")
+    monkeypatch.chdir(tmp_path)
+    vectorizer = LongBertVectorizer("secret/encoder").fit()
+    monkeypatch.chdir(tmp_path / "secret")
+    vectorizer.save_pretrained("saved")
+    assert "secret" not in Path("saved", CARD).read_text(encoding="utf-8")
+
+
 def test_the_hub_s_encoder_is_the_base_model(tmp_path: Path) -> None:
     LongBertVectorizer().fit().save_pretrained(tmp_path / "saved")
     card = ModelCard.load(tmp_path / "saved" / CARD)
@@ -91,6 +121,24 @@ def test_a_readme_of_one_s_own_stays_alone(fitted: Any, name: str, tmp_path: Pat
     fitted.save_pretrained(tmp_path)
     cards = [path for path in tmp_path.iterdir() if path.name.lower().startswith("readme")]
     assert [(path.name, path.read_text()) for path in cards] == [(name, "Mine")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_card_that_cannot_be_read_stays(fitted: Any, tmp_path: Path) -> None:
+    fitted.save_pretrained(tmp_path)
+    (tmp_path / CARD).chmod(0)
+    fitted.save_pretrained(tmp_path)
+    assert (tmp_path / CARD).stat().st_mode & 0o777 == 0
+
+
+def test_ends_of_lines_are_no_change(fitted: Any, tmp_path: Path) -> None:
+    """Git may have changed them. A README in another language is none of ours."""
+    fitted.save_pretrained(tmp_path)
+    first = (tmp_path / CARD).read_bytes()
+    (tmp_path / CARD).write_bytes(first.replace(b"\n", b"\r\n"))
+    (tmp_path / "README.zh.md").write_text("Mine")
+    fitted.save_pretrained(tmp_path)
+    assert (tmp_path / CARD).read_bytes() == first
 
 
 def test_a_link_stays_a_link(fitted: Any, tmp_path: Path) -> None:
