@@ -113,12 +113,12 @@ PARAMETERS = {
         dozen texts move an encoder farther than they tell it where to go: less than the whole
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
-        costs four predictions of them. Without validation texts it is a third with up to 25
-        training texts and n / (n + 50) with n: a half with 50, nearly the whole way with thousands.
-        Equal texts count once, and so do the texts of a group. Only a first fit whose head starts
-        at the linear probe is averaged. With ``head_init="random"``, `warm_start` and
-        `partial_fit` the weights are those after training. `fine_tuning_share_` is the share that
-        was taken.""",
+        costs four predictions of them. Without validation texts it is n / (n + 50 c) with n
+        training texts and c classes, labels or targets: a half with 50 texts a class, nearly the
+        whole way with thousands. Equal texts count once, and so do the texts of a group. Only a
+        first fit whose head starts at the linear probe is averaged. With ``head_init="random"``,
+        `warm_start` and `partial_fit` the weights are those after training. `fine_tuning_share_`
+        is the share that was taken.""",
     ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),

@@ -53,10 +53,11 @@ def assert_equal(first: Any, second: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_texts", "share"), [(1, 1 / 3), (25, 1 / 3), (50, 0.5), (150, 0.75), (10**6, 1.0)]
+    ("n_texts", "n_outputs", "share"),
+    [(50, 1, 0.5), (100, 2, 0.5), (25, 5, 1 / 11), (1000, 20, 0.5), (10**7, 20, 1.0)],
 )
-def test_the_default_share(n_texts: int, share: float) -> None:
-    assert default_share(n_texts) == pytest.approx(share, abs=1e-3)
+def test_the_default_share(n_texts: int, n_outputs: int, share: float) -> None:
+    assert default_share(n_texts, n_outputs) == pytest.approx(share, abs=1e-3)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
@@ -72,15 +73,17 @@ def test_weights_are_on_the_way(fitted: Any, pooling: str, frozen: bool) -> None
 
 
 @pytest.mark.parametrize("cls", [LongBertClassifier, LongBertRegressor])
-def test_a_few_texts_go_a_third_of_the_way(fitted: Any, cls: type) -> None:
+def test_a_few_texts_go_a_part_of_the_way(fitted: Any, cls: type) -> None:
+    """Fifteen texts, of three classes or of one target."""
     y = LABELS if cls is LongBertClassifier else np.arange(15.0)
-    assert_equal(fitted(cls, y), fitted(cls, y, fine_tuning_share=1 / 3))
+    share = 15 / (15 + 150) if cls is LongBertClassifier else 15 / (15 + 50)
+    assert_equal(fitted(cls, y), fitted(cls, y, fine_tuning_share=share))
 
 
 def test_copies_count_once(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a weight of two is two copies."""
     seen = []
-    monkeypatch.setattr(averaging_module, "default_share", lambda n: seen.append(n) or 0.5)
+    monkeypatch.setattr(averaging_module, "default_share", lambda n, _: seen.append(n) or 0.5)
     LongBertClassifier(tiny_bert, **ENCODER_ALONE, max_epochs=1, random_state=0).fit(
         TEXTS * 2, LABELS * 2
     )
@@ -88,12 +91,11 @@ def test_copies_count_once(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_texts_of_a_group_count_once(fitted: Any) -> None:
-    """More groups than 25 would be trusted with more than a third."""
     texts = [f"{text} {number}" for number in range(4) for text in TEXTS]
-    assert fitted(texts=texts, y=LABELS * 4).fine_tuning_share_ == pytest.approx(60 / 110)
+    assert fitted(texts=texts, y=LABELS * 4).fine_tuning_share_ == pytest.approx(60 / 210)
     groups = np.arange(60) % 6
     of_groups = fitted(texts=texts, y=LABELS * 4, groups=groups)
-    assert of_groups.fine_tuning_share_ == pytest.approx(1 / 3)
+    assert of_groups.fine_tuning_share_ == pytest.approx(6 / 156)
 
 
 def test_a_failed_fit_keeps_no_weights(fitted: Any) -> None:
@@ -150,11 +152,12 @@ def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
 def test_the_share_that_a_fit_took(fitted: Any, cls: type, frozen: bool, tmp_path: Path) -> None:
     y = LABELS if cls is LongBertClassifier else np.arange(15.0)
     model = fitted(cls, y, freeze_encoder=frozen)
-    assert type(model.fine_tuning_share_) is float
-    assert model.fine_tuning_share_ == 1 / 3
+    share = model.fine_tuning_share_
+    assert type(share) is float
+    assert 0 < share < 1
     model.save_pretrained(tmp_path)
     for twin in (pickle.loads(pickle.dumps(model)), cls.from_pretrained(tmp_path)):
-        assert twin.fine_tuning_share_ == 1 / 3
+        assert twin.fine_tuning_share_ == share
         assert twin.partial_fit(TEXTS, y).fine_tuning_share_ == 1.0
     assert not hasattr(clone(model), "fine_tuning_share_")
     assert model.partial_fit(TEXTS, y).fine_tuning_share_ == 1.0

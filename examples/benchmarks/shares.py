@@ -1,0 +1,73 @@
+"""How far should training go? The figures of weights on the way from its start to its end.
+
+    python examples/benchmarks/shares.py --data bbc-50 newsgroups-rare --seeds 2
+
+Data and divisions are those of ``quality.py``, and each fit is that of ``LongBertClassifier`` with
+``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
+texts, at most ``--most-test`` of them, are predicted with each. Shown are the means of accuracy,
+log loss and expected calibration error.
+"""
+
+import argparse
+import platform
+
+import pandas as pd
+import torch
+from _quality_data import DATA
+from _quality_figures import ece, log_losses
+from _quality_rows import longbert
+from skorch.callbacks import Callback
+
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0)
+
+
+class Start(Callback):
+    """Keeps the weights from which training starts."""
+
+    def on_train_begin(self, net, **_):
+        self.weights = weights_of(net.module_)
+
+
+def weights_of(network):
+    return {name: weight.detach().clone() for name, weight in network.named_parameters()}
+
+
+def at_shares(split, most_test):
+    """Yield the figures of one fit at each share."""
+    start = Start()
+    model = longbert(split, None, fine_tuning_share=1.0, callbacks=[start])
+    model.fit(split.X, split.y, groups=split.groups)
+    end = weights_of(model.net_.module_)
+    X, y = split.X_test[:most_test], split.y_test[:most_test]
+    for share in SHARES:
+        with torch.no_grad():
+            for name, weight in model.net_.module_.named_parameters():
+                weight.copy_(torch.lerp(start.weights[name], end[name], share))
+        given = y, model.predict_proba(X), model.classes_
+        yield {
+            "share": share,
+            "accuracy": (given[1].argmax(1) == model.classes_.searchsorted(y)).mean(),
+            "nll": log_losses(*given).mean(),
+            "ece": ece(*given),
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=DATA, required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--most-test", type=int, default=500)
+    options = parser.parse_args()
+    rows = [
+        {"data": name, "seed": seed, **row}
+        for name in options.data
+        for seed in range(options.seeds)
+        for row in at_shares(DATA[name](seed), options.most_test)
+    ]
+    table = pd.DataFrame(rows).groupby(["data", "share"], sort=False)
+    print(table[["accuracy", "nll", "ece"]].mean().round(3).to_string())
+    print(platform.processor() or platform.machine())
+
+
+if __name__ == "__main__":
+    main()
