@@ -56,7 +56,7 @@ from sklearn_longbert._texts.stretches import STREAM_TEXTS
         "precision": """Type of the encoder's products: "bfloat16" is autocast, "auto" takes it
         where the hardware multiplies it natively: CUDA from Ampere on, CPUs with AVX512-BF16 or
         AMX. "int8" needs ``inference="openvino"`` and is calibrated on the first texts that are
-        transformed, at least 32 chunks.""",
+        transformed, at least 32 different chunks.""",
         "verbose": "1 shows a progress bar where there are many texts.",
     }
 )

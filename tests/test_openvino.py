@@ -198,7 +198,9 @@ def test_int8_is_kept(model: Any, freeze_encoder: bool, tmp_path: Path) -> None:
 @needs_openvino
 def test_int8_of_a_vectorizer(tiny_bert: str, tmp_path: Path) -> None:
     vectorizer = LongBertVectorizer(tiny_bert, chunk_size=12, **INT8).fit()
-    with pytest.raises(ValueError, match=rf"at least {FEWEST_CALIBRATION_CHUNKS} chunks first"):
+    with pytest.raises(
+        ValueError, match=rf"at least {FEWEST_CALIBRATION_CHUNKS} different ones first"
+    ):
         vectorizer.transform(X[:2])
     with pytest.raises(ValueError, match="1 different chunks are too few"):
         vectorizer.transform(["film"] * 100)
@@ -308,6 +310,11 @@ def test_a_missing_library_stops_a_fit_before_its_first_step(
     with pytest.raises(ImportError, match=f"needs {name}"):
         model(**INT8, callbacks=[Callback()]).fit(X, Y)
     assert not started
+    fitted = model().fit(X, Y).set_params(**INT8)
+    fitted.net_.module_.quantized = calibrated = QuantizedGraph("", np.zeros(1, dtype=np.uint8))
+    with pytest.raises(ImportError, match=f"needs {name}"):
+        fitted.partial_fit(X, Y)
+    assert fitted.net_.module_.quantized is calibrated
 
 
 @needs_openvino
@@ -322,6 +329,9 @@ def test_a_fit_is_not_lost_if_its_calibration_fails(
         patch.setattr("sklearn_longbert._encoding.encoder.quantize", fails)
         with pytest.warns(UserWarning, match=r"not the calibration .* \(RuntimeError: no room\)"):
             fitted = model(**INT8).fit(X, Y)
+        with pytest.warns(UserWarning, match="no room") as seen:
+            deepcopy(fitted).partial_fit(X, Y)
+    assert [Path(one.filename).name for one in seen] == [Path(__file__).name]
     assert 0 < relative(fitted.decision_function(X), expected) < 0.2
     fitted.set_params(inference="torch", precision="auto")
     np.testing.assert_array_equal(fitted.decision_function(X), expected)
@@ -337,13 +347,17 @@ def test_weights_that_diverge_are_not_calibrated(model: Any) -> None:
 
 @needs_openvino
 def test_graphs_of_trained_weights_are_not_remembered(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+    model: Any, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remembered, "_remembered", OrderedDict())
     model(**INT8).fit(X, Y)
     assert not remembered._remembered
     model(**INT8, freeze_encoder=True).fit(X, Y)
     assert QuantizedGraph in {type(each) for each in remembered._remembered.values()}
+    vectorizers = [LongBertVectorizer(tiny_bert, chunk_size=12, **INT8).fit() for _ in range(2)]
+    for each in vectorizers:
+        each.transform(X)
+    assert vectorizers[0].encoder_.quantized is vectorizers[1].encoder_.quantized
     monkeypatch.setattr(remembered, "MOST_BYTES", 100)
     large = QuantizedGraph("x" * 51, np.zeros(0, dtype=np.uint8))
     assert remembered.remembered(b"large", lambda: large) is large

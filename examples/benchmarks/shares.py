@@ -11,6 +11,7 @@ log loss and expected calibration error.
 import argparse
 import platform
 
+import numpy as np
 import pandas as pd
 import torch
 from _quality_data import DATA
@@ -38,7 +39,8 @@ def at_shares(split, most_test):
     model = longbert(split, None, fine_tuning_share=1.0, callbacks=[start])
     model.fit(split.X, split.y, groups=split.groups)
     end = weights_of(model.net_.module_)
-    X, y = split.X_test[:most_test], split.y_test[:most_test]
+    rows = np.random.default_rng(split.seed).permutation(len(split.X_test))[:most_test]
+    X, y = np.asarray(split.X_test)[rows], np.asarray(split.y_test)[rows]
     for share in SHARES:
         with torch.no_grad():
             for name, weight in model.net_.module_.named_parameters():

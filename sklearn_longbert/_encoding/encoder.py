@@ -24,6 +24,7 @@ from sklearn_longbert._encoding.dropout import replace_dropouts
 from sklearn_longbert._encoding.graph import (
     Graph,
     QuantizedGraph,
+    imported,
     make_graph,
     make_quantized_graph,
     quantize,
@@ -58,6 +59,8 @@ class ChunkEncoder(nn.Module):
         Numbers of these hidden states. An embedding is the poolings of the first number's hidden
         states, then those of the second, and so on.
     """
+
+    frozen = True  # whether fits leave the weights as they are
 
     def __init__(
         self, encoder: PreTrainedModel, token_pooling: str, layers: Layers = "last"
@@ -109,7 +112,7 @@ class ChunkEncoder(nn.Module):
         with _making_graphs:
             if self.quantized is not None:
                 return
-            if next(self.encoder.parameters()).requires_grad:  # no other fit will have its weights
+            if not self.frozen:  # no other fit will have its weights
                 self.quantized = compute()
                 return
             tokens = [chunk.tobytes() for chunk in chunks]
@@ -119,6 +122,9 @@ class ChunkEncoder(nn.Module):
     def graph(self, is_int8: bool, bfloat16: bool) -> Graph:
         """Return what computes hidden states by OpenVINO, made once for the present weights."""
         kind = is_int8, bfloat16, torch.get_num_threads()
+        found = self._graphs.get(kind)
+        if found is not None:  # does not wait for the graphs of others
+            return found
         with _making_graphs:
             if kind not in self._graphs:
                 of_kind = {key: graph for key, graph in self._graphs.items() if key[:2] == kind[:2]}
@@ -134,7 +140,21 @@ class ChunkEncoder(nn.Module):
     def forget_graphs(self) -> None:
         """Drop the graphs, because the weights are about to change."""
         self.quantized = None
-        self._graphs.clear()
+        self._graphs = {}
+
+    def check_graph(self, is_int8: bool, bfloat16: bool) -> None:
+        """Raise an error if a library is missing, or OpenVINO cannot compute this encoder in int8.
+
+        Raises
+        ------
+        ImportError, ValueError
+            See :func:`sklearn_longbert._encoding.graph.make_graph`.
+        """
+        with _making_graphs:
+            imported("openvino")
+            if is_int8:
+                imported("nncf")
+                make_graph(self.encoder, self.layers, bfloat16)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out compiled graphs, which cannot be copied."""

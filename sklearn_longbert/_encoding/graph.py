@@ -162,27 +162,6 @@ def make_graph(encoder: PreTrainedModel, layers: tuple[int, ...], bfloat16: bool
     return _converted(encoder, layers, bfloat16)[1]
 
 
-def check_graph(encoder: PreTrainedModel, layers: tuple[int, ...], is_int8: bool) -> None:
-    """Raise an error if a library is missing, or OpenVINO cannot compute an encoder in int8.
-
-    Parameters
-    ----------
-    encoder, layers
-        See :func:`make_graph`.
-    is_int8 : bool
-        Whether the encoder will be quantized, which needs NNCF.
-
-    Raises
-    ------
-    ImportError, ValueError
-        See :func:`make_graph`.
-    """
-    imported("openvino")
-    if is_int8:
-        imported("nncf")
-        make_graph(encoder, layers, bfloat16=False)
-
-
 def quantize(
     encoder: PreTrainedModel,
     layers: tuple[int, ...],

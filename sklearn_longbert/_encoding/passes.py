@@ -104,7 +104,7 @@ class Passes:
             raise ValueError(
                 f"precision='int8' is calibrated on the first texts that are encoded in it, and "
                 f"{len(numbers)} different chunks are too few: pass texts of at least {fewest} "
-                f"chunks first, or fit with precision='int8'."
+                f"different ones first, or fit with precision='int8'."
             )
         numbers = np.random.RandomState(0).permutation(numbers)
         chunks = [batch.chunk(number) for number in numbers[:CALIBRATION_CHUNKS]]

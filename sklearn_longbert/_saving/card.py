@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import ModelCardData, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from sklearn_longbert._pretrained.hub import DEFAULT_MODEL
 
@@ -112,8 +113,11 @@ def _base_model(sections: dict[str, Any]) -> str | None:
         return DEFAULT_MODEL
     if not isinstance(name, str) or not HUB_ID.fullmatch(name) or Path(name).exists():
         return None
-    is_cached = isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
-    return name if is_cached else None
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except (HFValidationError, OSError):  # no possible id, or a cache that cannot be read
+        return None
+    return name if isinstance(cached, str) else None
 
 
 def _how_to_load(kind: str, class_name: str) -> str:

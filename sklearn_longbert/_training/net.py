@@ -205,8 +205,8 @@ class LongBertNet(ScoredNet):
         self.module_.make_writable()
         self.changes_ = not self.module_.frozen
         if self.changes_:
+            self._check_inference()
             self.module_.forget_graphs()
-        self._check_inference()
         # The callable keeps in memory what it refers to: the estimator or the last fit's weights.
         self.module: Callable[[], LongBertNetwork] | None = None
         with self.sharing(leader, trains=True), self._caching(dataset):

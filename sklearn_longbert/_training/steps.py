@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sklearn_longbert._encoding.batches import ChunkBatch, DocumentDataset, TargetsAndWeights
 from sklearn_longbert._encoding.gradient_cache import backward, seed_generators
-from sklearn_longbert._encoding.graph import check_graph
 from sklearn_longbert._encoding.leader import leader_of
 from sklearn_longbert._encoding.memory import is_out_of_memory, own_modes
 from sklearn_longbert._encoding.passes import Passes, cached_embeddings
@@ -104,22 +103,22 @@ class StepNet(LossNet):
     def snapshot(self) -> Self:
         """Return a copy, which does not change with this net.
 
-        While this net trains, torch computes for the copy, too: its weights have no graph.
+        If this net is being trained, torch computes for the copy for ever: its weights have no
+        graph.
         """
         copied = deepcopy(self)
         copied.changes_ = self.changes_
         return copied
 
     def _check_inference(self) -> None:
-        """Raise an error, before any step, if the encoder could not be computed after the last."""
-        if self.changes_ and self.inference != "torch":
-            is_int8 = self.inference == "openvino_int8"
-            check_graph(self.module_.encoder, self.module_.layers, is_int8)
+        """Raise an error, before any step, if a calibration after the last one would fail."""
+        if self.inference != "torch":
+            self.module_.check_graph(self.inference == "openvino_int8", self.autocast is not None)
 
     def _calibrate(self, dataset: DocumentDataset) -> None:
         """Make the graph in int8, if it is wanted, of the weights that training has ended with.
 
-        A fit may have taken hours, so that no error here may end it.
+        If that fails, the fit stands, because it may have taken hours.
         """
         try:
             with own_modes(self._place):
@@ -130,7 +129,7 @@ class StepNet(LossNet):
                 f"({type(error).__name__}: {str(error)[:500]}). The first prediction tries again: "
                 f"inference='torch' with precision='auto' needs none.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=8,
             )
 
     @property
