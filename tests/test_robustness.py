@@ -227,6 +227,7 @@ def test_huge_texts(name: str, encoder: str) -> None:
     check_huge_text(encoder, text)
 
 
+@pytest.mark.slow
 def test_a_word_of_a_megabyte(tiny_encoder: Callable[[str], str]) -> None:
     for architecture in ("bert", "xlm-roberta"):
         check_huge_text(tiny_encoder(architecture), HUGE["a word of 1 MB"])
@@ -242,6 +243,7 @@ def check_huge_text(encoder: str, text: str) -> None:
         check_numbers(vectorizer.transform(["", text])[:, :2], (2, 2))
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_empty_texts(tiny_bert: str) -> None:
     texts = [""] * 100_000
     (document,) = set(TextChunker(tiny_bert).fit_transform(texts[:1]))
