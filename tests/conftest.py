@@ -1,6 +1,7 @@
 """Fixtures: tiny random encoders built on the spot, the real MiniLM, real texts."""
 
 import hashlib
+import os
 import shutil
 import socket
 import sys
@@ -21,7 +22,10 @@ from sklearn_longbert._encoding import remembered as remembered_module
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from _data import load_bbc_news
 
-torch.set_num_threads(1)  # two threads on a busy machine with two cores wait for each other
+# Two threads on a busy machine with two cores wait for each other. The variable is for xdist's
+# workers and other processes that the tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any speed", deadline=None)  # on a busy machine, too
 settings.load_profile("any speed")
 
