@@ -253,14 +253,21 @@ def test_threads_predict_at_the_same_time(model: Any) -> None:
 
 
 @needs_openvino
-def test_threads_calibrate_once(model: Any) -> None:
+def test_threads_calibrate_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph that they use is the one that is kept, and NNCF's log and bars are as before."""
+    calls = []
+    quantize = graph_module.quantize
+    monkeypatch.setattr(
+        "sklearn_longbert._encoding.encoder.quantize",
+        lambda *arguments: calls.append(1) or quantize(*arguments),
+    )
     fitted = model().fit(X, Y).set_params(**INT8)
     console = importlib.import_module("rich").get_console()
     before = console.quiet
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda n: fitted.decision_function(X[n:]), range(4)))
     assert console.quiet == before
+    assert len(calls) == 1
     kept = pickle.loads(pickle.dumps(fitted))
     for n, logits in enumerate(found):
         np.testing.assert_array_equal(kept.decision_function(X[n:]), logits)
