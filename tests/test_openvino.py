@@ -48,14 +48,26 @@ def model(tiny_bert: str) -> Callable[..., LongBertClassifier]:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of each pass of OpenVINO."""
-    seen: list[int] = []
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The number of rows of each pass of OpenVINO, and their length."""
+    seen: list[tuple[int, int]] = []
     call = graph_module.Graph.__call__
     monkeypatch.setattr(
         graph_module.Graph,
         "__call__",
-        lambda self, ids, mask: seen.append(len(ids)) or call(self, ids, mask),
+        lambda self, ids, mask: seen.append(tuple(ids.shape)) or call(self, ids, mask),
+    )
+    return seen
+
+
+@pytest.fixture
+def calibrations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The chunks of each calibration."""
+    seen: list[Any] = []
+    quantize = graph_module.quantize
+    monkeypatch.setattr(
+        "sklearn_longbert._encoding.encoder.quantize",
+        lambda *arguments: seen.append(arguments[3]) or quantize(*arguments),
     )
     return seen
 
@@ -83,27 +95,20 @@ def test_embeddings_of_every_architecture(architecture: str, tmp_path: Path) -> 
 
 
 @needs_openvino
-def test_few_lengths_are_prepared(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_lengths_are_prepared(tiny_bert: str, passes: list[Any]) -> None:
     """Of rows that are at most a sixteenth longer than needed, and never beyond the limit of 64."""
-    seen = set()
-    call = graph_module.Graph.__call__
-    monkeypatch.setattr(
-        graph_module.Graph,
-        "__call__",
-        lambda self, ids, mask: seen.add(tuple(ids.shape)) or call(self, ids, mask),
-    )
     vectorizer = LongBertVectorizer(tiny_bert, **FLOAT32).fit()
     for n in range(1, 62):
         vectorizer.transform(["a " * n])
     # the first is that of the comparison with torch
-    assert {length for _, length in seen} == set(range(8, 65, 8))
+    assert {length for _, length in passes} == set(range(8, 65, 8))
     lengths = [(n, vectorizer.encoder_._length_of_graph(n)) for n in range(3, 65)]
     assert all(n <= length <= max(n + 7, n * 17 // 16) for n, length in lengths)
 
 
 @needs_openvino
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
-def test_predictions_and_explanations(model: Any, pooling: str, passes: list[int]) -> None:
+def test_predictions_and_explanations(model: Any, pooling: str, passes: list[Any]) -> None:
     fitted = model(pooling=pooling, baseline="words").fit(X, Y)
     logits = fitted.decision_function(X)
     contributions = [each.contributions for each in fitted.explain(X[:4])]
@@ -151,7 +156,7 @@ def test_weights_that_are_trained_further(model: Any) -> None:
 
 
 @needs_openvino
-def test_a_frozen_encoder_in_a_search(tiny_bert: str, passes: list[int]) -> None:
+def test_a_frozen_encoder_in_a_search(tiny_bert: str, passes: list[Any]) -> None:
     grid = {"learning_rate": [1e-2, 1e-3]}
     scores = []
     for inference in ("torch", "openvino"):
@@ -224,22 +229,16 @@ def test_int8_without_a_calibration_is_saved_with_a_warning(tiny_bert: str, tmp_
 
 
 @needs_openvino
-def test_int8_is_calibrated_on_some_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_is_calibrated_on_some_chunks(model: Any, calibrations: list[Any]) -> None:
     """Drawn with a fixed seed; in a fit of few texts on all of them; once for equal weights."""
-    seen = []
-    quantize = graph_module.quantize
-    monkeypatch.setattr(
-        "sklearn_longbert._encoding.encoder.quantize",
-        lambda *arguments: seen.append(arguments[3]) or quantize(*arguments),
-    )
     draw = np.random.RandomState(0).choice
     texts = [" ".join(draw(["good", "bad", "film", "story", "dog"], 150)) for _ in range(12)]
     frozen = model(**INT8, freeze_encoder=True).fit(texts, Y[:12])
     clone(frozen).fit(texts, Y[:12])
     frozen.predict(texts)
-    assert [len(chunks) for chunks in seen] == [CALIBRATION_CHUNKS]
+    assert [len(chunks) for chunks in calibrations] == [CALIBRATION_CHUNKS]
     few = model(**INT8, freeze_encoder=True, chunk_size=64).fit(X[:3], Y[:3])
-    assert len(seen[-1]) == few.n_chunks_.sum() == 3 < FEWEST_CALIBRATION_CHUNKS
+    assert len(calibrations[-1]) == few.n_chunks_.sum() == 3 < FEWEST_CALIBRATION_CHUNKS
 
 
 @needs_openvino
@@ -253,21 +252,15 @@ def test_threads_predict_at_the_same_time(model: Any) -> None:
 
 
 @needs_openvino
-def test_threads_calibrate_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_calibrate_once(model: Any, calibrations: list[Any]) -> None:
     """The graph that they use is the one that is kept, and NNCF's log and bars are as before."""
-    calls = []
-    quantize = graph_module.quantize
-    monkeypatch.setattr(
-        "sklearn_longbert._encoding.encoder.quantize",
-        lambda *arguments: calls.append(1) or quantize(*arguments),
-    )
     fitted = model().fit(X, Y).set_params(**INT8)
     console = importlib.import_module("rich").get_console()
     before = console.quiet
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda n: fitted.decision_function(X[n:]), range(4)))
     assert console.quiet == before
-    assert len(calls) == 1
+    assert len(calibrations) == 1
     kept = pickle.loads(pickle.dumps(fitted))
     for n, logits in enumerate(found):
         np.testing.assert_array_equal(kept.decision_function(X[n:]), logits)

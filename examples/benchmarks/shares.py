@@ -13,11 +13,12 @@ import platform
 
 import numpy as np
 import pandas as pd
-import torch
 from _quality_data import DATA
 from _quality_figures import ece, log_losses
 from _quality_rows import longbert
 from skorch.callbacks import Callback
+
+from sklearn_longbert._training.averaging import copy_weights, set_between
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0)
 
@@ -26,11 +27,7 @@ class Start(Callback):
     """Keeps the weights from which training starts."""
 
     def on_train_begin(self, net, **_):
-        self.weights = weights_of(net.module_)
-
-
-def weights_of(network):
-    return {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        self.weights = copy_weights(net.module_)
 
 
 def at_shares(split, most_test):
@@ -38,13 +35,12 @@ def at_shares(split, most_test):
     start = Start()
     model = longbert(split, None, fine_tuning_share=1.0, callbacks=[start])
     model.fit(split.X, split.y, groups=split.groups)
-    end = weights_of(model.net_.module_)
+    network = model.net_.module_
+    end = copy_weights(network)
     rows = np.random.default_rng(split.seed).permutation(len(split.X_test))[:most_test]
     X, y = np.asarray(split.X_test)[rows], np.asarray(split.y_test)[rows]
     for share in SHARES:
-        with torch.no_grad():
-            for name, weight in model.net_.module_.named_parameters():
-                weight.copy_(torch.lerp(start.weights[name], end[name], share))
+        set_between(network, start.weights, end, share)
         given = y, model.predict_proba(X), model.classes_
         yield {
             "share": share,

@@ -116,10 +116,12 @@ class StepNet(LossNet):
             self.module_.check_graph(self.inference == "openvino_int8", self.autocast is not None)
 
     def _calibrate(self, dataset: DocumentDataset) -> None:
-        """Make the graph in int8, if it is wanted, of the weights that training has ended with.
+        """Make the graph in int8 of the weights that training has ended with, if it is wanted.
 
         If that fails, the fit stands, because it may have taken hours.
         """
+        if self.inference != "openvino_int8":
+            return
         try:
             with own_modes(self._place):
                 self._passes.calibrate(self.module_, ChunkBatch(dataset.documents))
