@@ -6,18 +6,27 @@ Data and divisions are those of ``quality.py``, and each fit is that of ``LongBe
 ``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
 texts, at most ``--most-test`` of them, are predicted with each. Shown are the means of accuracy,
 log loss and expected calibration error.
+
+Three ways to train more gently can be tried, which are no defaults. ``--honest 1`` lets each
+training text begin with the logits of linear models that were fitted without it, and less than 1
+with a part of the difference. ``--layer-decay 0.8`` multiplies the learning rate of each layer by
+that of the layer above and 0.8. ``--dropout`` is that of the head's inputs.
 """
 
 import argparse
 import platform
+import re
 
 import numpy as np
 import pandas as pd
+import torch
 from _quality_data import DATA
 from _quality_figures import ece, log_losses
 from _quality_rows import longbert
 from skorch.callbacks import Callback
 
+from sklearn_longbert._encoding.passes import document_embeddings
+from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._training.averaging import copy_weights, set_between
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0)
@@ -30,14 +39,65 @@ class Start(Callback):
         self.weights = copy_weights(net.module_)
 
 
-def at_shares(split, most_test):
+class HonestStart(Callback):
+    """Adds to each text's logits what linear models fitted without it say differently of it."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def on_train_begin(self, net, X, **_):
+        head, start = net.module_.head, net.first_start
+        means = document_embeddings(net.module_, X.documents, net._passes)
+        embeddings = Embeddings.of_means(means.numpy())
+        targets, weights = X.targets.numpy(), X.weights.numpy()
+        fitted = start.probe(embeddings, targets, weights, groups=start.groups)
+        weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+        scale = np.vdot(weight, fitted.coefficients) / np.vdot(*[fitted.coefficients] * 2)
+        differences = scale * fitted.out_of_fold - embeddings.outputs((weight, bias))
+        X.offsets = X.offsets + self.part * torch.from_numpy(differences).float().nan_to_num(0.0)
+
+
+class LayerDecay(Callback):
+    """Trains each layer more slowly than the one above it."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def on_train_begin(self, net, **_):
+        names = {weight: name for name, weight in net.module_.named_parameters()}
+        n_layers = net.module_.encoder.config.num_hidden_layers
+        groups, self.factors_ = [], []
+        for group in net.optimizer_.param_groups:
+            by_depth = {}
+            for weight in group["params"]:
+                number = re.search(r"layer\.(\d+)\.", names[weight])
+                is_head = names[weight].startswith("head.")
+                depth = 0 if is_head else n_layers - (int(number[1]) if number else -1)
+                by_depth.setdefault(depth, []).append(weight)
+            groups += [{**group, "params": weights} for weights in by_depth.values()]
+            self.factors_ += [self.factor**depth for depth in by_depth]
+        net.optimizer_.param_groups[:] = groups
+
+    def on_batch_begin(self, net, training=False, **_):
+        if training:  # the schedule has set the rate of this step
+            for group, factor in zip(net.optimizer_.param_groups, self.factors_, strict=True):
+                group["lr"] *= factor
+
+
+def at_shares(split, options):
     """Yield the figures of one fit at each share."""
     start = Start()
-    model = longbert(split, None, fine_tuning_share=1.0, callbacks=[start])
+    callbacks = [start]
+    if options.honest:
+        callbacks.append(HonestStart(options.honest))
+    if options.layer_decay < 1:
+        callbacks.append(LayerDecay(options.layer_decay))
+    settings = {} if options.dropout is None else {"dropout": options.dropout}
+    model = longbert(split, None, fine_tuning_share=1.0, callbacks=callbacks, **settings)
     model.fit(split.X, split.y, groups=split.groups)
     network = model.net_.module_
     end = copy_weights(network)
-    rows = np.random.default_rng(split.seed).permutation(len(split.X_test))[:most_test]
+    rows = np.random.default_rng(split.seed).permutation(len(split.X_test))[: options.most_test]
     X, y = np.asarray(split.X_test)[rows], np.asarray(split.y_test)[rows]
     for share in SHARES:
         set_between(network, start.weights, end, share)
@@ -55,12 +115,15 @@ def main():
     parser.add_argument("--data", nargs="+", choices=DATA, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most-test", type=int, default=500)
+    parser.add_argument("--honest", type=float, default=0.0, metavar="PART")
+    parser.add_argument("--layer-decay", type=float, default=1.0, metavar="FACTOR")
+    parser.add_argument("--dropout", type=float)
     options = parser.parse_args()
     rows = [
         {"data": name, "seed": seed, **row}
         for name in options.data
         for seed in range(options.seeds)
-        for row in at_shares(DATA[name](seed), options.most_test)
+        for row in at_shares(DATA[name](seed), options)
     ]
     table = pd.DataFrame(rows).groupby(["data", "share"], sort=False)
     print(table[["accuracy", "nll", "ece"]].mean().round(3).to_string())
