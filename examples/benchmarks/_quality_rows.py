@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Freezer
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer, TextChunker
 
@@ -81,22 +82,6 @@ class Truncated(LongBertClassifier):
         return [text[:end] for text, end in zip(X, ends, strict=True)]
 
 
-class UpperHalf(LongBertClassifier):
-    """Trains the upper half of the encoder's layers only."""
-
-    def _network_factory(self, *arguments):
-        make = super()._network_factory(*arguments)
-
-        def make_network():
-            network = make()
-            layers = network.encoder.encoder.layer
-            for part in (network.encoder.embeddings, layers[: len(layers) // 2]):
-                part.requires_grad_(False)
-            return network
-
-        return make_network
-
-
 def longbert(split, encoder, kind=LongBertClassifier, **settings):
     return kind(random_state=split.seed, **for_encoder(split, encoder, settings))
 
@@ -129,6 +114,7 @@ class Belt:
 
 LAST = {"layers": "last", "token_pooling": "mean"}
 SPREAD = {"layers": "spread", "token_pooling": "mean_max"}
+LOWER_HALF = ["encoder.embeddings.*", "encoder.encoder.layer.[0-2].*"]  # of MiniLM
 BEFORE = {
     **LAST,
     "baseline": None,
@@ -171,7 +157,7 @@ VARIATIONS = {
     "all-logsumexp": partial(longbert, pooling="logsumexp"),
     "all-attention": partial(longbert, pooling="attention"),
     "all-random-head": partial(longbert, head_init="random"),
-    "all-upper-half": partial(longbert, kind=UpperHalf),
+    "all-upper-half": partial(longbert, callbacks=[Freezer(LOWER_HALF)]),
     "all-early-stopping": partial(longbert, early_stopping=True, scoring="loss", max_epochs=6),
     "all-one-epoch": partial(longbert, max_epochs=1, learning_rate=1e-4),
 } | {
