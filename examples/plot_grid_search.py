@@ -57,8 +57,8 @@ print(f"accuracy in cross-validation: {search.best_score_:.3f}")
 # %%
 # Fresh texts
 # -----------
-# The best of nine candidates looks better in cross-validation than it is; other texts tell, though
-# with the same eight sentences in them.
+# The best of nine candidates is fitted to all texts. Others judge it, though with the same eight
+# sentences in them.
 
 X_new, y_new = make_needles(40, 700, random_state=1, beyond=200)
 print(f"accuracy on new texts: {search.score(X_new, y_new):.3f}")
