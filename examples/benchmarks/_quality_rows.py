@@ -86,6 +86,14 @@ def longbert(split, encoder, kind=LongBertClassifier, **settings):
     return kind(random_state=split.seed, **for_encoder(split, encoder, settings))
 
 
+def upper_half(split, encoder):
+    """Return a classifier that trains the upper three of the default encoder's six layers."""
+    if encoder is not None:
+        raise ValueError("all-upper-half names layers of the default encoder")
+    lower_half = Freezer(["encoder.embeddings.*", "encoder.encoder.layer.[0-2].*"])
+    return longbert(split, encoder, callbacks=[lower_half])
+
+
 class Belt:
     """belt-nlp behind fit and predict_proba, with the epochs and so on of LongBertClassifier."""
 
@@ -114,7 +122,6 @@ class Belt:
 
 LAST = {"layers": "last", "token_pooling": "mean"}
 SPREAD = {"layers": "spread", "token_pooling": "mean_max"}
-LOWER_HALF = ["encoder.embeddings.*", "encoder.encoder.layer.[0-2].*"]  # of MiniLM
 BEFORE = {
     **LAST,
     "baseline": None,
@@ -157,7 +164,7 @@ VARIATIONS = {
     "all-logsumexp": partial(longbert, pooling="logsumexp"),
     "all-attention": partial(longbert, pooling="attention"),
     "all-random-head": partial(longbert, head_init="random"),
-    "all-upper-half": partial(longbert, callbacks=[Freezer(LOWER_HALF)]),
+    "all-upper-half": upper_half,
     "all-early-stopping": partial(longbert, early_stopping=True, scoring="loss", max_epochs=6),
     "all-one-epoch": partial(longbert, max_epochs=1, learning_rate=1e-4),
 } | {

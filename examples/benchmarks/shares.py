@@ -52,9 +52,17 @@ class HonestStart(Callback):
         targets, weights = X.targets.numpy(), X.weights.numpy()
         fitted = start.probe(embeddings, targets, weights, groups=start.groups)
         weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
-        scale = np.vdot(weight, fitted.coefficients) / np.vdot(*[fitted.coefficients] * 2)
+        scale = np.linalg.norm(weight) / np.linalg.norm(fitted.coefficients)
         differences = scale * fitted.out_of_fold - embeddings.outputs((weight, bias))
         X.offsets = X.offsets + self.part * torch.from_numpy(differences).float().nan_to_num(0.0)
+
+
+def depth_of(name, n_layers):
+    """Return how far below the head a weight is: the head 0, embeddings below all layers."""
+    if name.startswith("head."):
+        return 0
+    layer = re.search(r"layer\.(\d+)\.", name)
+    return n_layers - int(layer[1]) if layer else n_layers + 1
 
 
 class LayerDecay(Callback):
@@ -70,9 +78,7 @@ class LayerDecay(Callback):
         for group in net.optimizer_.param_groups:
             by_depth = {}
             for weight in group["params"]:
-                number = re.search(r"layer\.(\d+)\.", names[weight])
-                is_head = names[weight].startswith("head.")
-                depth = 0 if is_head else n_layers - (int(number[1]) if number else -1)
+                depth = depth_of(names[weight], n_layers)
                 by_depth.setdefault(depth, []).append(weight)
             groups += [{**group, "params": weights} for weights in by_depth.values()]
             self.factors_ += [self.factor**depth for depth in by_depth]
