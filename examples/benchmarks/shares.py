@@ -5,7 +5,8 @@
 Data and divisions are those of ``quality.py``, and each fit is that of ``LongBertClassifier`` with
 ``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
 texts, at most ``--most-test`` of them, are predicted with each. Shown are the means of accuracy,
-log loss and expected calibration error.
+log loss and expected calibration error. ``--max-epochs`` and ``--learning-rate`` are those of the
+fit.
 
 Three ways to train more gently can be tried, which are no defaults. ``--honest 1`` lets each
 training text begin with the logits of linear models that were fitted without it, and less than 1
@@ -98,7 +99,8 @@ def at_shares(split, options):
         callbacks.append(HonestStart(options.honest))
     if options.layer_decay < 1:
         callbacks.append(LayerDecay(options.layer_decay))
-    settings = {} if options.dropout is None else {"dropout": options.dropout}
+    named = ("dropout", "learning_rate", "max_epochs")
+    settings = {name: value for name in named if (value := getattr(options, name)) is not None}
     model = longbert(split, None, fine_tuning_share=1.0, callbacks=callbacks, **settings)
     model.fit(split.X, split.y, groups=split.groups)
     network = model.net_.module_
@@ -124,6 +126,8 @@ def main():
     parser.add_argument("--honest", type=float, default=0.0, metavar="PART")
     parser.add_argument("--layer-decay", type=float, default=1.0, metavar="FACTOR")
     parser.add_argument("--dropout", type=float)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--max-epochs", type=int)
     options = parser.parse_args()
     rows = [
         {"data": name, "seed": seed, **row}
