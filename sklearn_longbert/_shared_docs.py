@@ -114,8 +114,8 @@ PARAMETERS = {
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
         costs four predictions of them. Without validation texts it is n / (n + 50 c) with n
-        training texts and c classes, labels or targets: a half with 50 texts a class, nearly the
-        whole way with thousands. Equal texts count once, and so do the texts of a group. Only a
+        training texts and c classes, labels or targets, and .6 at most: a half with 50 texts a
+        class, .6 from 75 on. Equal texts count once, and so do the texts of a group. Only a
         first fit whose head starts at the linear probe is averaged. With ``head_init="random"``,
         `warm_start` and `partial_fit` the weights are those after training. `fine_tuning_share_`
         is the share that was taken.""",
