@@ -54,7 +54,14 @@ def assert_equal(first: Any, second: Any) -> None:
 
 @pytest.mark.parametrize(
     ("n_texts", "n_outputs", "share"),
-    [(50, 1, 0.5), (100, 2, 0.5), (25, 5, 1 / 11), (1000, 20, 0.5), (149, 2, 0.598), (10**7, 20, 0.6)],
+    [
+        (50, 1, 0.5),
+        (100, 2, 0.5),
+        (25, 5, 1 / 11),
+        (1000, 20, 0.5),
+        (140, 2, 7 / 12),
+        (10**7, 20, 0.6),
+    ],
 )
 def test_the_default_share(n_texts: int, n_outputs: int, share: float) -> None:
     assert default_share(n_texts, n_outputs) == pytest.approx(share, abs=1e-3)
