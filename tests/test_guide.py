@@ -62,6 +62,13 @@ def test_recipes_for_libraries_that_are_installed(empty_folder: Path) -> None:
 
 
 @pytest.mark.clients
+@pytest.mark.parametrize("name", ["inference", "saving"])
+def test_recipes_for_openvino(name: str, empty_folder: Path) -> None:
+    assert find_spec("openvino")
+    run_page(name, empty_folder)
+
+
+@pytest.mark.clients
 @pytest.mark.filterwarnings("ignore")
 def test_recipes_for_other_libraries(empty_folder: Path) -> None:
     for name in ("datasets", "fastapi", "mlflow", "skactiveml"):
