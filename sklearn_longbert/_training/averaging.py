@@ -14,7 +14,7 @@ from sklearn_longbert._encoding.network import LongBertNetwork
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
 TEXTS_OF_A_HALF = 50  # for each output, with which start and end are trusted alike
-LARGEST_DEFAULT = 0.6
+LARGEST_DEFAULT = 0.6  # of the way, however many texts there are
 
 Weights = dict[str, Tensor]
 
