@@ -481,9 +481,7 @@ def test_threads_load_and_fit_at_the_same_time(classifier: partial, tmp_path: Pa
         loaded = list(pool.map(LongBertClassifier.from_pretrained, [tmp_path / "saved"] * 4))
     assert all(np.isfinite(model.predict_proba(TEXTS)).all() for model in models + loaded)
     for own in ("head.weight", "encoder.embeddings.word_embeddings.weight"):
-        places = {
-            model.net_.module_.get_parameter(own).data_ptr() for model in models + loaded
-        }
+        places = {model.net_.module_.get_parameter(own).data_ptr() for model in models + loaded}
         assert len(places) == 8
 
 

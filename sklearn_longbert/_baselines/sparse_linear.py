@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sklearn_longbert._baselines.ngrams import TfidfColumns
-from sklearn_longbert._targets.folds import Fold, inner_folds
+from sklearn_longbert._targets.folds import N_FOLDS_OF_MANY, Fold, inner_folds
 from sklearn_longbert._targets.linear_models import FoldRows, LinearKind, choose_penalty
 from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Penalty
 
 MOST_DENSE = 2000
 N_CHOOSING = 1000
-N_FOLDS_OF_MANY = 3
 NO_CHOICE = 1.0  # the penalty where texts are too few to cross-validate
 
 

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]  # training and test rows
 
 N_FOLDS = 5
+N_FOLDS_OF_MANY = 3  # of thousands of rows, of which a model takes long
 
 
 def inner_folds(

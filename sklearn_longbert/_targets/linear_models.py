@@ -128,12 +128,23 @@ def choose_penalty(
         few = replace(kind, n_outputs=MOST_LABELS)
         losses, _ = _cross_validate(folds, y[:, chosen], weights[:, chosen], few, PENALTIES)
         best = float(_best(losses.sum(axis=1), no_choice))
-        return best, _cross_validate(folds, y, weights, kind, [best])[1][0]
+        return best, predict_out_of_fold(folds, y, weights, kind, best)
     losses, outputs = _cross_validate(folds, y, weights, kind, PENALTIES)
     of_best = np.broadcast_to(losses.argmin(axis=0), kind.n_outputs)
     penalty = _best(losses, no_choice)
     out_of_fold = outputs[of_best, :, np.arange(kind.n_outputs)].T
     return float(penalty) if penalty.ndim == 0 else penalty, out_of_fold
+
+
+def predict_out_of_fold(
+    folds: Iterable[FoldRows], y: NDArray, weights: Floats, kind: LinearKind, penalty: Penalty
+) -> Floats:
+    """Return the logits of each row by the model that its fold leaves it out of, else NaN."""
+    outputs = np.full((len(y), kind.n_outputs), np.nan)
+    for fold in folds:
+        linear = kind.fit(fold.of_train, y[fold.train], weights[fold.train], penalty)
+        outputs[fold.test] = fold.of_test.outputs(linear)
+    return outputs
 
 
 def _best(losses: Floats, no_choice: float) -> Floats:

@@ -13,6 +13,11 @@ The probe also says what models that were fitted without a document say of it. T
 out-of-fold logits tells how far the probe can be trusted: see
 :func:`~sklearn_longbert._targets.scales.fit_scales`.
 
+Of more documents than `N_CHOOSING`, so many choose the regularisation, and fewer folds tell what is
+out of fold. So the probe fits four models to all of the documents and not 36. The penalty stands
+beside the mean loss and stays as chosen: with 1,000, 2,000 and 7,528 posts of 20 newsgroups, 1e-2
+is the best of the grid.
+
 The models are fitted by :func:`~sklearn_longbert._targets.pooled_linear.fit_linear` and not by
 estimators of scikit-learn: tools that log every call of ``fit``, such as mlflow, would take these
 for the user's own.
@@ -29,16 +34,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_longbert._targets.folds import Fold, inner_folds, join_groups, merge_equal
+from sklearn_longbert._targets.folds import (
+    N_FOLDS_OF_MANY,
+    Fold,
+    inner_folds,
+    join_groups,
+    merge_equal,
+)
 from sklearn_longbert._targets.linear_models import (
     FoldRows,
     LinearKind,
     choose_penalty,
+    predict_out_of_fold,
     sigmoid_models,
     softmax_model,
     square_models,
 )
-from sklearn_longbert._targets.pooled_linear import Embeddings, Floats
+from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Penalty
+
+N_CHOOSING = 2000  # documents that choose the penalty
 
 
 class FittedProbe(NamedTuple):
@@ -131,16 +145,30 @@ def _fit_probe(
     first, inverse, weights = merge_equal(
         np.column_stack([embeddings.means, y]), kind.of_outputs(weights)
     )
-    folds = inner_folds(y[first], None if groups is None else join_groups(inverse, groups)[first])
+    groups = None if groups is None else join_groups(inverse, groups)[first]
     embeddings, y = embeddings.select(first), y[first]
     center, scales, embeddings = _standardised(embeddings, weights)
-    penalty, out_of_fold = choose_penalty(
-        (_rows_of(embeddings, fold) for fold in folds), y, weights, kind
-    )
+    penalty, out_of_fold = _cross_validate(embeddings, y, weights, groups, kind)
     coefficients, intercepts = kind.fit(embeddings, y, weights, penalty)
     coefficients = coefficients / scales
     intercepts = intercepts - coefficients @ center
     return FittedProbe(coefficients, intercepts, out_of_fold[inverse], kind)
+
+
+def _cross_validate(
+    embeddings: Embeddings, y: NDArray, weights: Floats, groups: NDArray | None, kind: LinearKind
+) -> tuple[Penalty, Floats]:
+    """Return the penalty that some of the documents choose, and the out-of-fold outputs of all."""
+    if len(y) <= N_CHOOSING:
+        folds = (_rows_of(embeddings, fold) for fold in inner_folds(y, groups))
+        return choose_penalty(folds, y, weights, kind)
+    some = np.random.RandomState(0).permutation(len(y))[:N_CHOOSING]
+    groups_of_some = None if groups is None else groups[some]
+    penalty, _ = _cross_validate(
+        embeddings.select(some), y[some], weights[some], groups_of_some, kind
+    )
+    folds = (_rows_of(embeddings, fold) for fold in inner_folds(y, groups, N_FOLDS_OF_MANY))
+    return penalty, predict_out_of_fold(folds, y, weights, kind, penalty)
 
 
 def _standardised(embeddings: Embeddings, weights: Floats) -> tuple[Floats, Floats, Embeddings]:
