@@ -20,7 +20,12 @@ from scipy.sparse import csr_array
 
 from sklearn_longbert._baselines.ngrams import TfidfColumns
 from sklearn_longbert._targets.folds import N_FOLDS_OF_MANY, Fold, inner_folds
-from sklearn_longbert._targets.linear_models import FoldRows, LinearKind, choose_penalty
+from sklearn_longbert._targets.linear_models import (
+    FoldRows,
+    LinearKind,
+    choose_penalty,
+    penalty_of_some,
+)
 from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Penalty
 
 MOST_DENSE = 2000
@@ -76,7 +81,7 @@ def fit_ngrams(
         return _fit_dense(counts, y, weights, penalty, kind), out_of_fold
     some = np.random.RandomState(0).permutation(n_texts)[:N_CHOOSING]
     folds = [_dense_fold(counts[some], fold) for fold in inner_folds(y[some], groups[some])]
-    of_some, _ = choose_penalty(folds, y[some], weights[some], kind, NO_CHOICE)
+    of_some = penalty_of_some(folds, y[some], weights[some], kind, NO_CHOICE)
     penalty = of_some * len(some) / n_texts  # beside the mean loss, of more texts
     out_of_fold = np.full((n_texts, kind.n_outputs), np.nan)
     for train, test in inner_folds(y, groups, N_FOLDS_OF_MANY):

@@ -24,7 +24,8 @@ from sklearn_longbert._targets.pooled_linear import (
     fit_linear,
 )
 
-PENALTIES = 10.0 ** np.arange(1, -6, -1)  # factors of the squared coefficients, beside a mean loss
+# factors of the squared coefficients, beside a mean loss
+PENALTIES: Floats = np.array([10.0**power for power in range(1, -6, -1)])
 NO_CHOICE = 1e-2  # the penalty where texts are too few to cross-validate
 MOST_LABELS = 16  # that have a penalty of their own; of more, so many choose one for all
 
@@ -123,12 +124,75 @@ def choose_penalty(
         fold tests.
     """
     folds = list(folds)
+    penalty, out_of_fold = _search(folds, y, weights, kind, no_choice)
+    if out_of_fold is None:
+        out_of_fold = _cross_validate(folds, y, weights, kind, [penalty])[1][0]
+    return penalty, out_of_fold
+
+
+def penalty_of_some(
+    folds: Iterable[FoldRows],
+    y: NDArray,
+    weights: Floats,
+    kind: LinearKind,
+    no_choice: float = NO_CHOICE,
+) -> Penalty:
+    """Return the penalty that :func:`choose_penalty` chooses, and predict nothing."""
+    return _search(list(folds), y, weights, kind, no_choice)[0]
+
+
+def lower_penalty(
+    folds: Callable[[], Iterable[FoldRows]],
+    y: NDArray,
+    weights: Floats,
+    kind: LinearKind,
+    penalty: Penalty,
+) -> tuple[Penalty, Floats]:
+    """Divide a penalty by ten as long as the loss falls, since more rows need a smaller one.
+
+    Parameters
+    ----------
+    folds : callable
+        Returns the rows of each fold, anew at each call, so that those of one are in memory.
+    y, weights, kind
+        As in :func:`choose_penalty`.
+    penalty : float or ndarray of shape (n_outputs,)
+        One of all outputs, or of each, which is lowered alone.
+
+    Returns
+    -------
+    penalty, out_of_fold
+        As :func:`choose_penalty` returns them.
+    """
+    best: Floats = np.asarray(penalty)
+    least, out_of_fold = _out_of_fold(folds(), y, weights, kind, best)
+    falls = np.full(best.shape, True)
+    while (falls := falls & (best > 2 * PENALTIES.min())).any():
+        lower = np.where(falls, best / 10, best)
+        losses, outputs = _out_of_fold(folds(), y, weights, kind, lower)
+        falls &= losses < least
+        best, least = np.where(falls, lower, best), np.where(falls, losses, least)
+        out_of_fold = np.where(falls, outputs, out_of_fold)
+    return (float(best) if best.ndim == 0 else best), out_of_fold
+
+
+def _out_of_fold(
+    folds: Iterable[FoldRows], y: NDArray, weights: Floats, kind: LinearKind, penalty: Floats
+) -> tuple[Floats, Floats]:
+    """Return the loss of all outputs together or of each, as there are penalties, and logits."""
+    (losses,), (outputs,) = _cross_validate(folds, y, weights, kind, [penalty])
+    return (losses.sum() if penalty.ndim == 0 else losses), outputs
+
+
+def _search(
+    folds: Sequence[FoldRows], y: NDArray, weights: Floats, kind: LinearKind, no_choice: float
+) -> tuple[Penalty, Floats | None]:
+    """Return the best penalty of the grid, and the logits of its models if all were fitted."""
     if weights.ndim > 1 and y.shape[1] > MOST_LABELS:
         chosen = np.linspace(0, y.shape[1] - 1, MOST_LABELS).astype(np.intp)
         few = replace(kind, n_outputs=MOST_LABELS)
         losses, _ = _cross_validate(folds, y[:, chosen], weights[:, chosen], few, PENALTIES)
-        best = float(_best(losses.sum(axis=1), no_choice))
-        return best, predict_out_of_fold(folds, y, weights, kind, best)
+        return float(_best(losses.sum(axis=1), no_choice)), None
     losses, outputs = _cross_validate(folds, y, weights, kind, PENALTIES)
     of_best = np.broadcast_to(losses.argmin(axis=0), kind.n_outputs)
     penalty = _best(losses, no_choice)
@@ -136,27 +200,16 @@ def choose_penalty(
     return float(penalty) if penalty.ndim == 0 else penalty, out_of_fold
 
 
-def predict_out_of_fold(
-    folds: Iterable[FoldRows], y: NDArray, weights: Floats, kind: LinearKind, penalty: Penalty
-) -> Floats:
-    """Return the logits of each row by the model that its fold leaves it out of, else NaN."""
-    outputs = np.full((len(y), kind.n_outputs), np.nan)
-    for fold in folds:
-        linear = kind.fit(fold.of_train, y[fold.train], weights[fold.train], penalty)
-        outputs[fold.test] = fold.of_test.outputs(linear)
-    return outputs
-
-
 def _best(losses: Floats, no_choice: float) -> Floats:
     return np.where(losses.any(axis=0), PENALTIES[losses.argmin(axis=0)], no_choice)
 
 
 def _cross_validate(
-    folds: Sequence[FoldRows],
+    folds: Iterable[FoldRows],
     y: NDArray,
     weights: Floats,
     kind: LinearKind,
-    penalties: Sequence[float] | NDArray,
+    penalties: Sequence[Penalty] | Floats,
 ) -> tuple[Floats, Floats]:
     """Return the losses and the logits of the tested rows under each penalty."""
     losses = np.zeros((len(penalties), *weights.shape[1:]))
@@ -165,7 +218,7 @@ def _cross_validate(
         train, test = fold.train, fold.test
         counted = weights[test] * _has_both_classes(y[train], weights[train])
         for index, penalty in enumerate(penalties):
-            linear = kind.fit(fold.of_train, y[train], weights[train], float(penalty))
+            linear = kind.fit(fold.of_train, y[train], weights[train], penalty)
             outputs[index, test] = fold.of_test.outputs(linear)
             losses[index] += (counted * kind.losses(outputs[index, test], y[test])).sum(axis=0)
     return losses, outputs

@@ -47,8 +47,14 @@ def logits_of(linear: FittedProbe, X: np.ndarray) -> np.ndarray:
     return X @ linear[0].T + linear[1]
 
 
-def choose(kind: module.LinearKind, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Any:
-    folds = [_rows_of(whole(X), fold) for fold in inner_folds(y)]
+def choose(
+    kind: module.LinearKind,
+    X: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> Any:
+    folds = [_rows_of(whole(X), fold) for fold in inner_folds(y, groups)]
     return module.choose_penalty(folds, y, weights, kind)[0]
 
 
@@ -247,25 +253,92 @@ def test_regression_recovers_a_line() -> None:
     np.testing.assert_allclose(intercepts, [1, -2], atol=1e-2)
 
 
-@pytest.mark.parametrize(("n_choosing", "n_folds"), [(60, 5), (40, 3)])
+def scikit_learns_out_of_fold(
+    Z: np.ndarray, y: np.ndarray, weights: np.ndarray, folds: Any, penalty: float
+) -> tuple[float, np.ndarray]:
+    """Return the loss of scikit-learn's models, and what they say of rows they have not seen."""
+    said = np.full((len(y), 3), np.nan)
+    for train, test in folds:
+        model = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000)
+        model.fit(Z[train], y[train], sample_weight=weights[train] / weights[train].sum())
+        said[test] = model.predict_proba(Z[test])
+    return float(weights @ -np.log(said[np.arange(len(y)), y])), said
+
+
+@pytest.mark.parametrize("n_choosing", [60, 40])
+@pytest.mark.parametrize("grouped", [False, True])
 def test_out_of_fold_logits_are_of_models_without_the_text(
-    monkeypatch: pytest.MonkeyPatch, n_choosing: int, n_folds: int
+    monkeypatch: pytest.MonkeyPatch, n_choosing: int, grouped: bool
 ) -> None:
-    """Refitted by hand, with the penalty that all documents have chosen, or some of many."""
+    """Refitted by hand, with the penalty that all choose, or some and then the folds of all."""
     monkeypatch.setattr(linear_probe, "N_CHOOSING", n_choosing)
     X, y = blobs()
-    probe = classification_probe(whole(X), y, np.ones(60), 3)
+    weights = np.random.RandomState(1).uniform(0.1, 3, 60)
+    weights /= weights.sum()
+    groups = np.arange(60) // 5 if grouped else np.arange(60)
+    probe = classification_probe(whole(X), y, weights, 3, groups)
     order = np.lexsort([y, *X.T[::-1]])  # documents are sorted by content
-    assert np.isfinite(probe.out_of_fold).all()
-    center, spread = X.mean(axis=0), np.sqrt(X.var(axis=0) + 1e-4 * X.var(axis=0).mean())
-    Z, y = ((X - center) / spread)[order], y[order]
-    some = np.random.RandomState(0).permutation(60)[:n_choosing] if n_choosing < 60 else slice(None)
-    penalty = choose(module.softmax_model(3), Z[some], y[some], np.full(60, 1 / 60)[some])
-    for train, test in inner_folds(y, n_folds=n_folds):
-        model = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000)
-        model.fit(Z[train], y[train], sample_weight=np.full(len(train), 1 / len(train)))
-        ours = softmax(probe.out_of_fold[order][test], axis=1)
-        np.testing.assert_allclose(ours, model.predict_proba(Z[test]), atol=2e-3)
+    center = weights @ X
+    variances = weights @ (X - center) ** 2
+    Z = ((X - center) / np.sqrt(variances + 1e-4 * variances.mean()))[order]
+    y, weights, groups = y[order], weights[order], groups[order]
+    if n_choosing == 60:
+        folds = inner_folds(y, groups)
+        penalty = choose(module.softmax_model(3), Z, y, weights, groups)
+        _, expected = scikit_learns_out_of_fold(Z, y, weights, folds, penalty)
+    else:
+        some = np.random.RandomState(0).permutation(60)[:n_choosing]
+        penalty = choose(module.softmax_model(3), Z[some], y[some], weights[some], groups[some])
+        folds = inner_folds(y, groups, 3)
+        loss, expected = scikit_learns_out_of_fold(Z, y, weights, folds, penalty)
+        while (lower := scikit_learns_out_of_fold(Z, y, weights, folds, penalty / 10))[0] < loss:
+            penalty, (loss, expected) = penalty / 10, lower
+    np.testing.assert_allclose(softmax(probe.out_of_fold[order], axis=1), expected, atol=3e-3)
+
+
+def lower(
+    kind: module.LinearKind, X: np.ndarray, y: np.ndarray, weights: np.ndarray, penalty: Any
+) -> tuple[Any, np.ndarray]:
+    folds = inner_folds(y)
+    rows = whole(X)
+    return module.lower_penalty(
+        lambda: (_rows_of(rows, fold) for fold in folds), y, weights, kind, penalty
+    )
+
+
+def test_a_penalty_that_is_too_large_is_lowered_for_each_label_alone() -> None:
+    """To the one that a search of the whole grid finds, however far that is."""
+    X, y = blobs(300)
+    weights = np.full(300, 1 / 300)
+    kind = module.softmax_model(3)
+    folds = [_rows_of(whole(X), fold) for fold in inner_folds(y)]
+    best, out_of_fold = module.choose_penalty(folds, y, weights, kind)
+    assert best < 1
+    found, of_found = lower(kind, X, y, weights, 10.0)
+    assert found == pytest.approx(best)
+    np.testing.assert_allclose(of_found, out_of_fold, atol=1e-3)
+
+    rng = np.random.RandomState(0)
+    told = np.arange(80) % 2
+    X = rng.normal(size=(80, 20)) + 9 * told[:, None]
+    table = np.column_stack([told, rng.randint(2, size=80)])
+    weights = np.full(table.shape, 1 / 80)
+    (of_told, of_luck), of_both = lower(
+        module.sigmoid_models(2), X, table, weights, np.array([10.0, 10.0])
+    )
+    assert of_told <= 1e-2
+    assert of_luck == 10
+    folds = [_rows_of(whole(X), fold) for fold in inner_folds(table)]
+    expected = module.choose_penalty(folds, table, weights, module.sigmoid_models(2))[1]
+    np.testing.assert_allclose(of_both[:, 1], expected[:, 1], atol=1e-3)
+    np.testing.assert_array_equal(of_both[:, 0] > 0, told)
+
+
+def test_the_least_penalty_is_not_lowered() -> None:
+    X, y = blobs()
+    least = float(module.PENALTIES.min())
+    weights = np.full(60, 1 / 60)
+    assert lower(module.softmax_model(3), 9 * X, y, weights, least)[0] == least
 
 
 def test_of_many_documents_the_model_is_as_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +360,11 @@ def test_of_many_documents_the_model_is_as_of_few(monkeypatch: pytest.MonkeyPatc
         assert np.isnan(lone.out_of_fold).all()
 
 
-def test_out_of_fold_logits_are_in_the_callers_order_and_the_same_for_copies() -> None:
+@pytest.mark.parametrize("n_choosing", [60, 40])
+def test_out_of_fold_logits_are_in_the_callers_order_and_the_same_for_copies(
+    monkeypatch: pytest.MonkeyPatch, n_choosing: int
+) -> None:
+    monkeypatch.setattr(linear_probe, "N_CHOOSING", n_choosing)
     X, y = blobs()
     rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), 2))
     once = classification_probe(whole(X), y, np.ones(60), 3).out_of_fold

@@ -103,8 +103,12 @@ def hidden(n: int, seed: int, n_chunks: int = 20) -> tuple[np.ndarray, np.ndarra
     return rows, counts, y
 
 
+@pytest.mark.parametrize("n_choosing", [200, 100])
 @pytest.mark.parametrize("pooling", POOLED)
-def test_finds_the_chunk_that_decides(pooling: str) -> None:
+def test_finds_the_chunk_that_decides(
+    pooling: str, n_choosing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "N_CHOOSING", n_choosing)
     rows, counts, y = hidden(200, 0)
     documents = Embeddings(rows, counts, POOLINGS[pooling])
     linear = probes.classification_probe(documents, y, np.ones(200), 2)
@@ -114,6 +118,7 @@ def test_finds_the_chunk_that_decides(pooling: str) -> None:
     assert found > 0.95
     loss = models.softmax_losses
     assert loss(documents.outputs(linear[:2]), y).mean() < 0.3 * np.log(2)
+    assert (linear.out_of_fold.argmax(axis=1) == y).mean() > 0.9
     of_means = probes.classification_probe(Embeddings.of_means(documents.means), y, np.ones(200), 2)
     assert (new.outputs(of_means[:2]).argmax(axis=1) == new_y).mean() < found
 
