@@ -214,7 +214,8 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
             if not targets.is_like(self._targets):
                 raise ValueError(
                     f"warm_start=True needs the same classes as the last fit, {self.classes_}, but "
-                    f"y has {targets.names}: set warm_start=False, or use partial_fit."
+                    f"y has {targets.names}: set warm_start=False; partial_fit takes texts of a "
+                    f"part of the classes."
                 )
             targets = self._targets
         data = self._indexed(targets, data)

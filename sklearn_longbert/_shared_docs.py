@@ -89,13 +89,13 @@ PARAMETERS = {
         and kind of pooling has the same say. "linear_probe" starts it at a linear model of the
         encoder's own embeddings of the training texts (Kumar et al., 2022,
         https://arxiv.org/abs/2202.10054). Cross-validation chooses the regularisation of this
-        model. With `pooling` "mean" and "attention" it is a model of the mean embeddings of
-        texts. With "max" and "logsumexp" it is a model of chunks, fitted to the loss of the
-        pooled logits: it finds a passage that decides even where the mean would hide it. Its
-        logits are scaled so that the loss of what models say of texts that they were not fitted
-        on is least: so the head is no more certain than it may be. The first call of
-        `partial_fit` starts at the linear model of its own texts. A fit with `warm_start` goes
-        on from the present head.""",
+        model, first by 2,000 texts if there are more. With `pooling` "mean" and "attention" it is
+        a model of the mean embeddings of texts. With "max" and "logsumexp" it is a model of
+        chunks, fitted to the loss of the pooled logits: it finds a passage that decides even where
+        the mean would hide it. Its logits are scaled so that the loss of what models say of texts
+        that they were not fitted on is least: so the head is no more certain than it may be. The
+        first call of `partial_fit` starts at the linear model of its own texts. A fit with
+        `warm_start` goes on from the present head.""",
     ),
     "freeze_encoder": (
         "bool",

@@ -298,6 +298,20 @@ def test_groups_without_a_way_to_hold_some_out(tiny_bert: str) -> None:
         model.fit(TEXTS, LABELS, groups=(LABELS == "good"))
 
 
+@pytest.mark.parametrize("baseline", [None, "words"])
+def test_groups_that_leave_no_folds_are_warned_of(tiny_bert: str, baseline: Any) -> None:
+    """A constant column, or the labels themselves."""
+    model = LongBertClassifier(tiny_bert, baseline=baseline, **SETTINGS)
+    regressor = LongBertRegressor(tiny_bert, baseline=baseline, **SETTINGS)
+    for groups in (np.zeros(24), LABELS):
+        with pytest.warns(UserWarning, match="groups puts the texts of each class into one group"):
+            model.fit(TEXTS, LABELS, groups=groups)
+    with pytest.warns(UserWarning, match="groups puts all texts into one group"):
+        regressor.fit(TEXTS, NUMBERS, groups=np.zeros(24))
+    regressor.fit(TEXTS, NUMBERS, groups=LABELS)
+    model.fit(TEXTS, LABELS, groups=np.arange(24) // 4)  # warnings are errors here
+
+
 def test_groups_are_routed(tiny_bert: str) -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         model = LongBertClassifier(tiny_bert, baseline=None, **SETTINGS).set_fit_request(
@@ -369,7 +383,8 @@ def test_any_object_with_the_methods_is_a_baseline(tiny_bert: str) -> None:
 def test_an_error_of_the_baseline_says_so(tiny_bert: str) -> None:
     with pytest.raises(ValueError, match="could not convert string to float") as caught:
         fitted(tiny_bert, "classes", LogisticRegression())
-    assert caught.value.__notes__ == ["This error is that of baseline=LogisticRegression.fit."]
+    (note,) = caught.value.__notes__
+    assert "baseline=LogisticRegression.fit, which gets raw texts" in note
 
 
 def test_the_baseline_cannot_be_exchanged(tiny_bert: str, tmp_path: Path) -> None:

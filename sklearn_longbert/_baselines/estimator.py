@@ -189,7 +189,11 @@ def _fit(model: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights:
     try:
         model.fit(X, y, **_weights_for(model, weights))  # it may return None
     except Exception as error:
-        error.add_note(f"This error is that of baseline={type(model).__name__}.fit.")
+        name = type(model).__name__
+        error.add_note(
+            f"This error is that of baseline={name}.fit, which gets raw texts: a model of numbers "
+            f"needs a vectorizer before it, as in make_pipeline(TfidfVectorizer(), Ridge())."
+        )
         raise
 
 

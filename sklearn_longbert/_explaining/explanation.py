@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -107,8 +108,10 @@ class DocumentExplanation:
         Raises
         ------
         ValueError
-            If `label` is not among the classes.
+            If `label` is not among the classes, or `n` is no whole number of at least 1.
         """
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n={n!r} where a whole number of at least 1 is expected.")
         of_class = self.contributions[:, self.index_of(label)]
         return self[np.argsort(-of_class, kind="stable")[:n]]
 

@@ -3,7 +3,8 @@
 Every error says what was found, at which index, and what to do about it.
 """
 
-from collections.abc import Hashable, Sequence, Sized
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
 from warnings import warn
 
@@ -31,7 +32,8 @@ def check_labels(y: Any, name: str = "y") -> NDArray[Any]:
         If `y` is None, has a missing label or one of another type, or has several columns that
         do not hold zeros and ones.
     TypeError
-        If labels are bytes, or NumPy cannot make an array of `y`.
+        If labels are bytes, `y` is a mapping, a set or an iterator, or NumPy cannot make an array
+        of it.
     """
     targets = _target_array(y, name)
     if targets.ndim == 2 and targets.shape[1] > 1:
@@ -104,7 +106,7 @@ def check_values(y: Any, name: str = "y") -> NDArray[np.float64]:
     ValueError
         If `y` is None, or has a value that is missing, infinite or not a number.
     TypeError
-        If NumPy cannot make an array of `y`.
+        If `y` is a mapping, a set or an iterator, or NumPy cannot make an array of it.
     """
     targets = _target_array(y, name)
     if targets.ndim != 2 or targets.shape[1] < 2:
@@ -166,6 +168,7 @@ def _is_nested(value: Any) -> bool:
 
 def _as_array(values: Any, name: str) -> NDArray[Any]:
     """Return any container of numbers or labels as an array of the same values."""
+    _check_container(values, name)
     if issparse(values):
         values = values.toarray()
     if isinstance(values, np.ma.MaskedArray) and values.dtype.names is None:
@@ -189,6 +192,23 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
         if elements is not None:  # rows of different lengths
             return elements
         raise_no_array(values, name, error)
+
+
+def _check_container(values: Any, name: str) -> None:
+    """Raise an error if `values` is a str, or has no order or no length."""
+    if isinstance(values, str | bytes):
+        cure = 'set class_weight="balanced"' if values == "balanced" else "pass one for each text"
+        raise ValueError(f"{name}={values!r} where an array-like is expected: {cure}.")
+    cures = {
+        Mapping: f"pass list({name}.values()), if they are in the order of the texts",
+        AbstractSet: "a set has no order, pass a list in the order of the texts",
+        Iterator: f"pass list({name})",
+    }
+    for kind, cure in cures.items():
+        if isinstance(values, kind):
+            raise TypeError(
+                f"{name} is a {type(values).__name__} where an array-like is expected: {cure}."
+            )
 
 
 def _as_str_array(elements: NDArray[np.object_]) -> NDArray[Any]:

@@ -74,7 +74,8 @@ class Classes(ClassTargets):
             unknown = int(np.flatnonzero(indices < 0)[0])
             raise ValueError(
                 f"{name} at index {unknown} is {y.tolist()[unknown]!r}, which is not among "
-                f"the classes {self.classes.tolist()}."
+                f"the classes {self.classes.tolist()}: name all that will ever come in the first "
+                f"call, or leave the text out."
             )
         return indices
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any, Self
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from sklearn_longbert._baselines.choose import Baseline
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._targets.base import Targets
-from sklearn_longbert._targets.folds import join_groups
+from sklearn_longbert._targets.folds import inner_folds, join_groups
 from sklearn_longbert._texts.reader import Inputs, keys_of, texts_of
 from sklearn_longbert._training.head_start import Start
 
@@ -103,9 +104,25 @@ def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
     keys, groups = keys_of(data.inputs), data.groups
     if groups is not None:
         groups = join_groups(keys, groups)
+        _warn_without_folds(groups, targets.strata(data.y))
     return Start(
         targets.probe if head_init == "linear_probe" else None,
         targets.linear_kind,
         groups,
         len(set(keys if groups is None else groups.tolist())),
     )
+
+
+def _warn_without_folds(groups: NDArray[np.intp], strata: NDArray[Any] | None) -> None:
+    """Warn if no text can be held out, because no class has texts of two groups."""
+    y = np.zeros(len(groups), dtype=np.intp) if strata is None else strata
+    if len(groups) > 1 and not inner_folds(y, groups):
+        what = "all texts" if strata is None else "the texts of each class"
+        n_groups = len(np.unique(groups))
+        warn(
+            f"groups puts {what} into one group: nothing can be cross-validated, and training goes "
+            f"only as far as it does with {n_groups} texts. Pass what texts share by their "
+            f"origin, such as their author, or no groups.",
+            UserWarning,
+            stacklevel=2,
+        )

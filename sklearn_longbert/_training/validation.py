@@ -158,10 +158,11 @@ def hold_out(
             np.arange(n_texts), test_size=fraction, stratify=strata, random_state=seed
         )
     except ValueError as error:
+        whole = "" if groups is None else f", and no part of one of {len(np.unique(groups))} groups"
         raise ValueError(
             f"early_stopping=True cannot hold out validation_fraction={fraction} of {n_texts} "
-            f"texts, with some of each class: change it, or pass texts of your own as X_val and "
-            f"y_val. ({error})"
+            f"texts, with some of each class{whole}: change it, or pass texts of your own as X_val "
+            f"and y_val. ({error})"
         ) from error
 
 

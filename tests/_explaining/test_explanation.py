@@ -345,6 +345,10 @@ def test_slices_and_the_top(fitted: LongBertClassifier) -> None:
     assert explanation.top(1).chunk[0] == explanation.contributions[:, predicted].argmax()
     with pytest.raises(ValueError, match=r"label=7 is not among the classes \[0, 1, 2\]"):
         explanation.top(label=7)
+    assert explanation.top(np.int64(99)).passages == explanation.top(len(explanation)).passages
+    for n in (0, -1, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"n={n!r} where a whole number of at least 1"):
+            explanation.top(n)
 
 
 def test_repr(fitted: LongBertClassifier) -> None:

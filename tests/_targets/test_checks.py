@@ -14,6 +14,8 @@ from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier
 from sklearn_longbert._targets.checks import (
+    check_classes,
+    check_groups,
     check_labels,
     check_values,
     check_weights,
@@ -140,11 +142,37 @@ def test_one_column_is_taken_with_a_warning(check: Any, y: Any) -> None:
         assert check(y).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("y", ["ab", 3, {1, 2}, (label for label in "ab")])
+NO_COLUMNS: list[Any] = [
+    ("ab", ValueError, r"='ab' where an array-like is expected: pass one for each text"),
+    ({1, 2}, TypeError, r" is a set where .* a set has no order"),
+    ({0: 1}, TypeError, r" is a dict where .*: pass list\(\w+\.values\(\)\)"),
+    (iter([1, 2]), TypeError, r" is a list_iterator where .*: pass list\(\w+\)"),
+    (map(int, "12"), TypeError, r" is a map where .*: pass list\(\w+\)"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "message"), NO_COLUMNS)
+def test_containers_of_no_column_are_named_with_the_cure(
+    given: Any, error: Any, message: str
+) -> None:
+    for check, name in ((check_labels, "y_val"), (check_classes, "classes"), (check_values, "y")):
+        with pytest.raises(error, match=f"^{name}{message}"):
+            check(given, name)
+    with pytest.raises(error, match=f"^groups{message}"):
+        check_groups(given, 2)
+    with pytest.raises(error, match=f"^sample_weight{message}"):
+        check_weights(given, [1, 2])
+
+
+def test_balanced_is_no_sample_weight() -> None:
+    with pytest.raises(ValueError, match=r"^sample_weight='balanced' .* class_weight=\"balanced\""):
+        check_weights("balanced", [1, 2])
+
+
 @pytest.mark.parametrize("check", [check_labels, check_values])
-def test_targets_that_are_no_column(check: Any, y: Any) -> None:
+def test_one_number_is_no_column(check: Any) -> None:
     with pytest.raises(ValueError, match=r"y should be a 1d array"):
-        check(y)
+        check(3)
 
 
 @pytest.mark.parametrize("y", [[0.5, 1.5], np.array([0.1, 2.0], dtype=np.float32)])
