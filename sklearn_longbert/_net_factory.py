@@ -139,7 +139,14 @@ class NetFactory(BaseParameters):
                 f"checkpoint_folder needs a random_state that is the same when the fit goes on, "
                 f"and random_state={self.random_state!r} is none: pass an int."
             )
-        absolute(plain(self.checkpoint_folder)).mkdir(parents=True, exist_ok=True)
+        folder = absolute(plain(self.checkpoint_folder))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"checkpoint_folder={self.checkpoint_folder!r} cannot be made ({error}): pass a "
+                f"folder that you may write to."
+            ) from error
 
     def _make_checkpoint(
         self, targets: Targets, data: Labelled, validation: Labelled | None

@@ -323,6 +323,11 @@ def test_what_is_refused(model, tmp_path: Path) -> None:
         model().partial_fit(X, CLASSES, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="'checkpoint_interval' parameter"):
         model(checkpoint_interval=-1).fit(X, CLASSES)
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(OSError, match=r"checkpoint_folder=.* cannot be made .*pass a folder"):
+            model(checkpoint_folder=folder).fit(X, CLASSES)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         model(checkpoint_folder=tmp_path / "file").fit(X, CLASSES)
