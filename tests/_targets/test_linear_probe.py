@@ -334,6 +334,38 @@ def test_a_penalty_that_is_too_large_is_lowered_for_each_label_alone() -> None:
     np.testing.assert_array_equal(of_both[:, 0] > 0, told)
 
 
+@pytest.mark.parametrize("honest_by", ["groups", "weights"])
+def test_groups_and_weights_count_where_some_choose(
+    monkeypatch: pytest.MonkeyPatch, honest_by: str
+) -> None:
+    """Of groups that are known by a feature, and of heavy noise beside light rows that tell all."""
+    monkeypatch.setattr(linear_probe, "N_CHOOSING", 400)
+    found = []
+    choose_of_some = module.penalty_of_some
+
+    def recorded(*args: Any) -> Any:
+        found.append(choose_of_some(*args))
+        return found[-1]
+
+    monkeypatch.setattr(linear_probe, "penalty_of_some", recorded)
+    rng = np.random.RandomState(0)
+    groups, weights = np.arange(800), np.ones(800)
+    if honest_by == "groups":
+        groups = np.arange(800) // 40
+        y = rng.permutation(np.arange(20) % 2)[groups]
+        X = np.column_stack([np.eye(20)[groups] * 5, rng.normal(size=(800, 3))])
+    else:
+        y, X = np.arange(800) % 2, rng.normal(size=(800, 5))
+        is_light = rng.rand(800) < 0.8
+        X[is_light, 0] += 9 * (2 * y[is_light] - 1)
+        weights[is_light] = 1e-6
+    classification_probe(whole(X), y, weights, 2, groups)
+    classification_probe(whole(X), y, np.ones(800), 2)
+    honest, other = found
+    assert honest >= 1
+    assert other <= 0.1
+
+
 def test_the_least_penalty_is_not_lowered() -> None:
     X, y = blobs()
     least = float(module.PENALTIES.min())
