@@ -300,6 +300,17 @@ def warn_of_cut_texts(report: dict[str, Any], max_chunks: int | None) -> None:
         )
 
 
+def warn_of_empty_texts(report: dict[str, Any]) -> None:
+    """Warn if no text has a token."""
+    if not report["n_tokens"]:
+        warn(
+            f"None of the {report['n_texts']} training texts has a token, they are empty: pass the "
+            f"column that holds the texts. verbose=0 does not warn.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def _n_read_tokens(document: Any) -> int:
     """Count the tokens that are in at least one chunk that is kept."""
     first, end = document.bounds().T

@@ -21,6 +21,7 @@ from sklearn_longbert._texts.documents import (
     check_have_texts,
     chunk_report,
     warn_of_cut_texts,
+    warn_of_empty_texts,
 )
 from sklearn_longbert._texts.store import TokenStore
 from sklearn_longbert._texts.stretches import (
@@ -180,7 +181,9 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
         name = max(counted, key=lambda name: counted[name].unknown_share)
         warn_of_unknown_tokens(counted[name], self.model_name, name)
         if self.verbose:
-            warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
+            report = chunk_report(documents)
+            warn_of_cut_texts(report, chunker.max_chunks)
+            warn_of_empty_texts(report)
         return documents, chunked
 
     def __sklearn_tags__(self) -> Tags:
