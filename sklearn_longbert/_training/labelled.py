@@ -103,8 +103,8 @@ def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
     """Return how a training of these texts starts."""
     keys, groups = keys_of(data.inputs), data.groups
     if groups is not None:
-        groups = join_groups(keys, groups)
         _warn_without_folds(groups, targets.strata(data.y))
+        groups = join_groups(keys, groups)
     return Start(
         targets.probe if head_init == "linear_probe" else None,
         targets.linear_kind,
@@ -121,8 +121,8 @@ def _warn_without_folds(groups: NDArray[np.intp], strata: NDArray[Any] | None) -
         n_groups = len(np.unique(groups))
         warn(
             f"groups puts {what} into one group: nothing can be cross-validated, and training goes "
-            f"only as far as it does with {n_groups} texts. Pass what texts share by their "
-            f"origin, such as their author, or no groups.",
+            f"only as far as with as many texts as there are groups, {n_groups}. Pass what texts "
+            f"share by their origin, such as their author, or no groups.",
             UserWarning,
             stacklevel=2,
         )
