@@ -300,12 +300,12 @@ def warn_of_cut_texts(report: dict[str, Any], max_chunks: int | None) -> None:
         )
 
 
-def warn_of_empty_texts(report: dict[str, Any]) -> None:
+def warn_of_empty_texts(documents: NDArray[np.object_]) -> None:
     """Warn if no text has a token."""
-    if not report["n_tokens"]:
+    if not any(document.n_tokens for document in documents):
         warn(
-            f"None of the {report['n_texts']} training texts has a token, they are empty: pass the "
-            f"column that holds the texts. verbose=0 does not warn.",
+            f"None of the {len(documents)} training texts has a token, they are empty: pass the "
+            f"column that holds the texts.",
             UserWarning,
             stacklevel=2,
         )

@@ -180,10 +180,9 @@ class TextReader(CallbackSupportMixin, PlainParameters, Versioned):
             counted["X_val"] = characters_to_warn_of(validation, chunked)
         name = max(counted, key=lambda name: counted[name].unknown_share)
         warn_of_unknown_tokens(counted[name], self.model_name, name)
+        warn_of_empty_texts(documents)
         if self.verbose:
-            report = chunk_report(documents)
-            warn_of_cut_texts(report, chunker.max_chunks)
-            warn_of_empty_texts(report)
+            warn_of_cut_texts(chunk_report(documents), chunker.max_chunks)
         return documents, chunked
 
     def __sklearn_tags__(self) -> Tags:

@@ -93,17 +93,14 @@ def test_one_warning_where_texts_are_cut_and_somebody_looks(
         assert messages == []
 
 
-@pytest.mark.parametrize("verbose", [0, 1])
 @pytest.mark.parametrize("texts", [[""] * 4, [" ", "\n", "", "\t"], ["", "", "", "dog"]])
-def test_texts_that_are_all_empty_are_warned_of(
-    texts: list[str], verbose: int, tiny_bert: str
-) -> None:
-    estimator = LongBertClassifier(tiny_bert, verbose=verbose, **SETTINGS)
+def test_texts_that_are_all_empty_are_warned_of(texts: list[str], tiny_bert: str) -> None:
+    estimator = LongBertClassifier(tiny_bert, **SETTINGS)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         estimator.fit(texts, [0, 1, 0, 1])
     messages = [str(warning.message) for warning in seen]
-    if verbose and "dog" not in texts:
+    if "dog" not in texts:
         (message,) = messages
         assert message.startswith("None of the 4 training texts has a token, they are empty")
     else:
