@@ -567,7 +567,9 @@ def test_unseen_labels_of_partial_fit_are_named(untrained: LongBertClassifier) -
     for classes, unseen in (("ab", "c"), ([0, 1], 2), ([True, False], 2), ([0.0, 1.0], 0.0 + 2)):
         good = [classes[0], classes[1]] * 3
         classifier = clone(untrained).partial_fit(SIX, good, classes=list(classes))
-        with pytest.raises(ValueError, match=r"y at index 4 is .*, which is not among the classes"):
+        with pytest.raises(
+            ValueError, match=r"y at index 4 is .* not among the classes .*: name all"
+        ):
             classifier.partial_fit(SIX, [*good[:4], unseen, good[5]])
         assert classifier.partial_fit(SIX, good).predict(SIX).shape == (6,)
         with pytest.raises(ValueError, match="is not the same as on last call"):

@@ -197,7 +197,7 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
 def _check_container(values: Any, name: str) -> None:
     """Raise an error if `values` is a str, or has no order or no length."""
     if isinstance(values, str | bytes):
-        cure = 'set class_weight="balanced"' if values == "balanced" else "pass one for each text"
+        cure = 'set class_weight="balanced"' if values == "balanced" else "pass a list or an array"
         raise ValueError(f"{name}={values!r} where an array-like is expected: {cure}.")
     cures = {
         Mapping: f"pass list({name}.values()), if they are in the order of the texts",

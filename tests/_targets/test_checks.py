@@ -143,7 +143,7 @@ def test_one_column_is_taken_with_a_warning(check: Any, y: Any) -> None:
 
 
 NO_COLUMNS: list[Any] = [
-    ("ab", ValueError, r"='ab' where an array-like is expected: pass one for each text"),
+    ("ab", ValueError, r"='ab' where an array-like is expected: pass a list or an array"),
     ({1, 2}, TypeError, r" is a set where .* a set has no order"),
     ({0: 1}, TypeError, r" is a dict where .*: pass list\(\w+\.values\(\)\)"),
     (iter([1, 2]), TypeError, r" is a list_iterator where .*: pass list\(\w+\)"),
