@@ -168,10 +168,9 @@ def lower_penalty(
     least, out_of_fold = _out_of_fold(folds(), y, weights, kind, best)
     falls = np.full(best.shape, True)
     while (falls := falls & (best > 2 * PENALTIES.min())).any():
-        lower = np.where(falls, best / 10, best)
-        losses, outputs = _out_of_fold(folds(), y, weights, kind, lower)
+        losses, outputs = _out_of_fold(folds(), y, weights, kind, best / 10)
         falls &= losses < least
-        best, least = np.where(falls, lower, best), np.where(falls, losses, least)
+        best, least = np.where(falls, best / 10, best), np.where(falls, losses, least)
         out_of_fold = np.where(falls, outputs, out_of_fold)
     return (float(best) if best.ndim == 0 else best), out_of_fold
 
