@@ -36,7 +36,14 @@ from sklearn_longbert._texts.documents import chunk_report
 from sklearn_longbert._texts.reader import Inputs
 from sklearn_longbert._texts.stretches import STREAM_TEXTS
 from sklearn_longbert._training.callbacks import TaskReporter, epochs_of
-from sklearn_longbert._training.labelled import Labelled, out_of_fold, parts_of, start_of
+from sklearn_longbert._training.evidence import some_of_many
+from sklearn_longbert._training.labelled import (
+    Labelled,
+    held_out_dataset,
+    out_of_fold,
+    parts_of,
+    start_of,
+)
 from sklearn_longbert._training.losses import DivergedError
 from sklearn_longbert._training.net import LongBertNet
 from sklearn_longbert._training.scored_net import Naming
@@ -203,16 +210,18 @@ class BaseLongBert(NetFactory):
         chunker = self._training_chunker(data.inputs)
         held_out = None if validation is None else validation.inputs
         documents, of_held_out = self._chunk_to_train(data.inputs, held_out, chunker)
+        is_scored = self.early_stopping or validation is not None
         rows, validation, of_held_out = self._hold_out(
             targets, data, documents, validation, of_held_out, random_state
         )
         data = data.select(rows)
         training = data.dataset(documents[rows], targets)
         training.parts = out_of_fold(baseline, targets, data, training, keep=previous is not None)
-        monitor = self._make_monitor(targets, validation, of_held_out, baseline)
+        judges = held_out_dataset(validation, of_held_out, targets, baseline)
+        monitor = self._make_monitor(targets, validation, judges) if is_scored else None
         start = start_of(self.head_init, targets, data) if previous is None else None
         net = self._make_net(
-            chunker, targets, random_state, start, monitor, previous, checkpoint=checkpoint
+            chunker, targets, random_state, start, monitor, judges, previous, checkpoint=checkpoint
         )
 
         def as_if_fitted(net: LongBertNet, **changed: Any) -> dict[str, Any]:
@@ -272,29 +281,32 @@ class BaseLongBert(NetFactory):
         of_validation: NDArray[np.object_] | None,
         random_state: np.random.RandomState,
     ) -> tuple[NDArray[np.intp], Labelled | None, NDArray[np.object_] | None]:
-        """Return the rows that train, and the texts that are scored, with their documents."""
+        """Return the rows that train, and the texts that are held out, with their documents."""
         rows: NDArray[np.intp] = np.arange(len(documents))
-        if validation is not None or not self.early_stopping:
+        if validation is not None:
             return rows, validation, of_validation
-        seed, strata = draw_seed(random_state), targets.strata(data.y)
-        share = plain(self.validation_fraction)
-        rows, others = hold_out(len(documents), share, strata, data.groups, seed)
-        return rows, data.select(others), documents[others]
+        if self.early_stopping:
+            seed, strata = draw_seed(random_state), targets.strata(data.y)
+            share = plain(self.validation_fraction)
+            rows, others = hold_out(len(documents), share, strata, data.groups, seed)
+            return rows, replace(data.select(others), loss_weights=None), documents[others]
+        if self.fine_tuning_share == "auto" and self.head_init == "linear_probe":
+            others = rows[:0] if self._is_warm() else some_of_many(data, targets, random_state)
+            if len(others):
+                return np.setdiff1d(rows, others), data.select(others), documents[others]
+        return rows, None, None
 
     def _make_monitor(
         self,
         targets: Targets,
         held_out: Labelled | None,
-        documents: NDArray[np.object_] | None,
-        baseline: Baseline | None,
+        dataset: DocumentDataset | None,
     ) -> ValidationMonitor | None:
-        if held_out is None or documents is None:
+        if held_out is None or dataset is None:
             return None
         if self.scoring is None:
-            targets.check_scored(len(documents))
+            targets.check_scored(len(dataset))
         scorer, weights = self._scorer(), held_out.weights
-        dataset = DocumentDataset(documents, targets.to_tensor(held_out.y), weights)
-        dataset.parts = parts_of(baseline, held_out.inputs)
         named = targets.originals(dataset.targets.numpy())
         return ValidationMonitor(
             dataset,
@@ -435,16 +447,3 @@ class BaseLongBert(NetFactory):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
-
-    def __sklearn_clone__(self) -> Self:
-        """Return an unfitted copy, whose callbacks are this estimator's own.
-
-        So they report where the user expects it, to a writer or a trial that cannot be copied.
-        scikit-learn shares the callbacks of `set_callbacks` between clones in the same way.
-        """
-        bare = type(self).__new__(type(self))
-        bare.__dict__.update(vars(self), callbacks=None)
-        copy: Self = super(BaseLongBert, bare).__sklearn_clone__()
-        shared = self.callbacks
-        copy.callbacks = list(shared) if isinstance(shared, list) else shared
-        return copy

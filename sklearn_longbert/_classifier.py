@@ -187,7 +187,7 @@ class LongBertClassifier(ClassifierMixin, LongBertEstimator):
         groups : array-like of shape (n_samples,), default=None
             Group of each text, such as its speaker, patient or author. The texts of a group are
             on one side of every inner split: of those of the baseline and of the linear probe,
-            and of what early stopping holds out.
+            and of what early stopping or `fine_tuning_share` holds out.
         X_val, y_val : array-like of shape (n_validation_samples,), default=None
             Texts and labels that are scored after each epoch. Early stopping uses this score, and
             `fine_tuning_share` their loss.

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 from torch import nn
 
+from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.network import LongBertNetwork, network_from_state, network_state
 from sklearn_longbert._encoding.remembered import digest
 from sklearn_longbert._folders import absolute
@@ -61,6 +62,7 @@ class NetFactory(BaseParameters):
         random_state: np.random.RandomState,
         start: Start | None = None,
         monitor: ValidationMonitor | None = None,
+        held_out: DocumentDataset | None = None,
         previous: LongBertNet | None = None,
         anywhere: bool = False,
         **settings: Any,
@@ -81,6 +83,7 @@ class NetFactory(BaseParameters):
             inference=select_inference(plain(self.inference), plain(self.precision), devices),
             seed=draw_seed(random_state),
             monitor=monitor,
+            held_out=held_out,
             start=start,
             devices=[str(device) for device in devices],
             **self._training_settings(),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -131,3 +131,16 @@ class BaseParameters(TextReader):
         self.local_files_only = local_files_only
         self.random_state = random_state
         self.verbose = verbose
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an unfitted copy, whose callbacks are this estimator's own.
+
+        So they report where the user expects it, to a writer or a trial that cannot be copied.
+        scikit-learn shares the callbacks of `set_callbacks` between clones in the same way.
+        """
+        bare = type(self).__new__(type(self))
+        bare.__dict__.update(vars(self), callbacks=None)
+        copy: Self = super(BaseParameters, bare).__sklearn_clone__()
+        shared = self.callbacks
+        copy.callbacks = list(shared) if isinstance(shared, list) else shared
+        return copy

@@ -113,12 +113,15 @@ PARAMETERS = {
         dozen texts move an encoder farther than they tell it where to go: less than the whole
         way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
-        costs four predictions of them. Without validation texts it is n / (n + 50 c) with n
-        training texts and c classes, labels or targets, and .6 at most: a half with 50 texts a
-        class, .6 from 75 on. Equal texts count once, and so do the texts of a group. Only a
-        first fit whose head starts at the linear probe is averaged. With ``head_init="random"``,
-        `warm_start` and `partial_fit` the weights are those after training. `fine_tuning_share_`
-        is the share that was taken.""",
+        costs four predictions of them. Unless `pooling` is "logsumexp", the logits are then
+        multiplied by the scale, 1 at most, at which this loss is least (temperature scaling, Guo
+        et al., 2017, https://arxiv.org/abs/1706.04599). Of more than 2,000 training texts without
+        validation texts, "auto" holds out a tenth for this, 500 at most, which do not train. With
+        fewer, the share is n / (n + 50 c) with n training texts and c classes, labels or targets,
+        and .6 at most: a half with 50 texts a class, .6 from 75 on. Equal texts count once, and
+        so do the texts of a group. Only a first fit whose head starts at the linear probe is
+        averaged. With ``head_init="random"``, `warm_start` and `partial_fit` the weights are those
+        after training. `fine_tuning_share_` is the share that was taken.""",
     ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),

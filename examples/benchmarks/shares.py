@@ -4,9 +4,9 @@
 
 Data and divisions are those of ``quality.py``, and each fit is that of ``LongBertClassifier`` with
 ``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
-texts, at most ``--most-test`` of them, are predicted with each. Shown are the means of accuracy,
-log loss and expected calibration error. ``--max-epochs`` and ``--learning-rate`` are those of the
-fit.
+texts, at most ``--most-test`` of them, are predicted with each of ``--shares``. Shown are the means
+of accuracy, log loss and expected calibration error, and the first two of the texts of more than 510
+tokens alone. ``--max-epochs`` and ``--learning-rate`` are those of the fit.
 
 Three ways to train more gently can be tried, which are no defaults. ``--honest 1`` lets each
 training text begin with the logits of linear models that were fitted without it, and less than 1
@@ -22,15 +22,17 @@ import numpy as np
 import pandas as pd
 import torch
 from _quality_data import DATA
-from _quality_figures import ece, log_losses
+from _quality_figures import figures
 from _quality_rows import longbert
 from skorch.callbacks import Callback
 
+from sklearn_longbert import TextChunker
 from sklearn_longbert._encoding.passes import document_embeddings
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._training.averaging import copy_weights, set_between
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0)
+SHOWN = ["accuracy", "nll", "ece", "accuracy_long", "nll_long"]
 
 
 class Start(Callback):
@@ -107,15 +109,10 @@ def at_shares(split, options):
     end = copy_weights(network)
     rows = np.random.default_rng(split.seed).permutation(len(split.X_test))[: options.most_test]
     X, y = np.asarray(split.X_test)[rows], np.asarray(split.y_test)[rows]
-    for share in SHARES:
+    n_tokens = np.array([document.n_tokens for document in TextChunker().fit_transform(X)])
+    for share in options.shares:
         set_between(network, start.weights, end, share)
-        given = y, model.predict_proba(X), model.classes_
-        yield {
-            "share": share,
-            "accuracy": (given[1].argmax(1) == model.classes_.searchsorted(y)).mean(),
-            "nll": log_losses(*given).mean(),
-            "ece": ece(*given),
-        }
+        yield {"share": share, **figures(y, model.predict_proba(X), model.classes_, n_tokens)}
 
 
 def main():
@@ -123,6 +120,7 @@ def main():
     parser.add_argument("--data", nargs="+", choices=DATA, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most-test", type=int, default=500)
+    parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--honest", type=float, default=0.0, metavar="PART")
     parser.add_argument("--layer-decay", type=float, default=1.0, metavar="FACTOR")
     parser.add_argument("--dropout", type=float)
@@ -136,7 +134,7 @@ def main():
         for row in at_shares(DATA[name](seed), options)
     ]
     table = pd.DataFrame(rows).groupby(["data", "share"], sort=False)
-    print(table[["accuracy", "nll", "ece"]].mean().round(3).to_string())
+    print(table[SHOWN].mean().round(3).to_string())
     print(platform.processor() or platform.machine())
 
 

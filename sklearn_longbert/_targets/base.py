@@ -101,6 +101,10 @@ class Targets(ABC):
         """Return the classes whose proportions a split keeps, None if there are none."""
         return None
 
+    def class_counts(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the number of rows of each class or label, nothing if there are none."""
+        return np.zeros(0, dtype=np.intp)
+
     @abstractmethod
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return the result of ``predict`` for logits of shape (n_documents, n_outputs)."""

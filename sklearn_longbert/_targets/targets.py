@@ -104,6 +104,9 @@ class Classes(ClassTargets):
     def strata(self, y: NDArray[Any]) -> NDArray[Any]:
         return y
 
+    def class_counts(self, y: NDArray[np.int64]) -> NDArray[np.intp]:
+        return np.bincount(y, minlength=self.n_outputs)
+
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
         return self.classes[self.probabilities(logits).argmax(axis=1)]
 
@@ -194,6 +197,9 @@ class Labels(ClassTargets):
                 ]
             )
         return logit(np.clip(outputs, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+
+    def class_counts(self, y: NDArray[np.int64]) -> NDArray[np.intp]:
+        return y.sum(axis=0, dtype=np.intp)
 
     def agreed_logits(self, y: NDArray[Any]) -> NDArray[np.float64]:
         sure = certainty(len(y))

@@ -65,39 +65,48 @@ class WeightAverage:
     Parameters
     ----------
     share : float or "auto"
-        Share of the way. "auto" is that with the least loss of the validation texts, or without
-        them the default for the numbers of groups or distinct texts and of outputs.
+        Share of the way. "auto" is that with the least loss of held-out texts, or without them the
+        default for the numbers of groups or distinct texts and of outputs.
 
     Attributes
     ----------
     taken : float
         The share at which the last training has ended: 1 unless it moved the weights back.
+    scale : float
+        What multiplies the logits since then: 1 unless held-out texts have chosen.
     """
 
     def __init__(self, share: float | str) -> None:
         self.share = share
         self.start: Weights | None = None
         self.n_groups = 0
-        self.taken = 1.0
+        self.taken, self.scale = 1.0, 1.0
 
     def begin(self, network: nn.Module, n_groups: int) -> None:
         """Remember the weights before training, and the number of groups or distinct texts."""
         self.start = None if self.share == 1 else copy_weights(network)
         self.n_groups = n_groups
 
-    def end(self, network: LongBertNetwork, validation_loss: Callable[[], float] | None) -> None:
-        """Move the weights back, if :meth:`begin` was called."""
-        self.taken = 1.0
+    def end(
+        self, network: LongBertNetwork, evidence: Callable[[], tuple[float, float]] | None
+    ) -> None:
+        """Move the weights back, if :meth:`begin` was called.
+
+        `evidence` returns the loss of held-out texts with the present weights, and the scale of
+        their logits that it is the least loss at.
+        """
+        self.taken, self.scale = 1.0, 1.0
         if self.start is None:
             return
         start, end, self.start = self.start, copy_weights(network), None
         share = self.share
-        if share == "auto" and validation_loss is not None:
-            losses = {}
+        if share == "auto" and evidence is not None:
+            found = {}
             for each in SHARES:
                 set_between(network, start, end, each)
-                losses[each] = validation_loss()
-            share = min(reversed(SHARES), key=losses.__getitem__)
+                found[each] = evidence()
+            share = min(reversed(SHARES), key=lambda each: found[each][0])
+            self.scale = found[share][1]
         elif share == "auto":
             share = default_share(self.n_groups, network.head.out_features)
         self.taken = float(share)

@@ -99,6 +99,20 @@ def parts_of(baseline: Baseline | None, inputs: Inputs) -> list[NDArray[np.float
     return [] if baseline is None else baseline.parts(texts_of(inputs))
 
 
+def held_out_dataset(
+    held_out: Labelled | None,
+    documents: NDArray[np.object_] | None,
+    targets: Targets,
+    baseline: Baseline | None,
+) -> DocumentDataset | None:
+    """Return held-out documents with the logits of a fitted baseline, None if there are none."""
+    if held_out is None or documents is None:
+        return None
+    dataset = held_out.dataset(documents, targets)
+    dataset.parts = parts_of(baseline, held_out.inputs)
+    return dataset
+
+
 def start_of(head_init: str, targets: Targets, data: Labelled) -> Start:
     """Return how a training of these texts starts."""
     keys, groups = keys_of(data.inputs), data.groups

@@ -83,6 +83,8 @@ class LongBertNet(ScoredNet):
     inference : {"torch", "openvino", "openvino_int8"}
         What computes the encoder while its weights are not trained.
     monitor : ValidationMonitor or None
+    held_out : DocumentDataset or None
+        Documents that tell how far training may go: those of the monitor if there is one.
     start : Start or None
         How the first training starts. None starts at the weights of `module`.
     share : float or "auto"
@@ -111,6 +113,7 @@ class LongBertNet(ScoredNet):
         progress: bool,
         inference: str = "torch",
         monitor: ValidationMonitor | None = None,
+        held_out: DocumentDataset | None = None,
         start: Start | None = None,
         share: float | str = 1.0,
         baseline_scales: NDArray[np.float64] | None = None,
@@ -138,6 +141,7 @@ class LongBertNet(ScoredNet):
         self.progress = progress
         self.inference = inference
         self.monitor = monitor
+        self.held_out = held_out
         self.first_start = start
         self.average = WeightAverage(share)
         self.baseline_scales = baseline_scales
@@ -220,7 +224,7 @@ class LongBertNet(ScoredNet):
                 passes = self._shown_passes(dataset)
                 scales = start_network(self.module_, dataset, self.first_start, passes, self.cache_)
                 self.baseline_scales = scales if len(scales) else None
-            for each in [dataset] if self.monitor is None else [dataset, self.monitor.dataset]:
+            for each in [dataset] if self.held_out is None else [dataset, self.held_out]:
                 each.offset_by(self.baseline_scales)
             self.bar_.set_postfix_str("", refresh=False)
             self.bar_.set_description("fit")
@@ -233,8 +237,17 @@ class LongBertNet(ScoredNet):
             if start is not None and start.probe is not None:
                 self.average.begin(self.module_, start.n_groups)
             self._run(dataset, n_epochs, progress)
-            self.average.end(self.module_, self.validation_loss)
+            self.average.end(self.module_, self.evidence)
+            self._scale_logits(self.average.scale)
             self.changes_ = False
+
+    def _scale_logits(self, scale: float) -> None:
+        """Multiply the logits of the network and of a baseline."""
+        with torch.no_grad():
+            self.module_.head.weight *= scale
+            self.module_.head.bias *= scale
+        if self.baseline_scales is not None:
+            self.baseline_scales = self.baseline_scales * scale
 
     def _run(self, dataset: DocumentDataset, n_epochs: int, progress: Progress | None) -> None:
         """Run the epochs, and what callbacks do before and after them."""
@@ -370,12 +383,13 @@ class LongBertNet(ScoredNet):
     def drop_optimizer(self) -> None:
         """Free the optimizer's state, twice the size of the weights, and all callbacks."""
         del self.optimizer_
-        self.callbacks, self.monitor, self.checkpoint = None, None, None
+        self.callbacks, self.monitor, self.held_out, self.checkpoint = None, None, None, None
         self.callbacks_: list[tuple[str, Callback]] = []
 
     def release(self) -> None:
         """Free the weights and all that trains them, even if others still hold this failed net."""
-        for name in ("module", "module_", "optimizer_", "callbacks", "callbacks_", "monitor"):
+        training = ("module", "optimizer_", "callbacks", "callbacks_", "monitor", "held_out")
+        for name in ("module_", *training):
             self.__dict__.pop(name, None)
         self.average.start = None
 
@@ -388,19 +402,6 @@ class LongBertNet(ScoredNet):
             n_warmup = ceil(self.warmup_fraction * self.n_steps_)
             schedule = partial(linear_schedule, n_warmup=n_warmup, n_steps=self.n_steps_)
         return default_callbacks(schedule, self.max_grad_norm, self.monitor)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
-        return [
-            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-
-    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "LongBertNet":
-        # one kernel updates all weights, where torch has one
-        fused = True if self._place.type in ("cpu", "cuda") else None
-        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr, fused=fused)
-        return self
 
     def get_iterator(self, dataset: DocumentDataset, training: bool = False) -> Any:
         if training:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import Tags, get_tags
@@ -15,7 +16,10 @@ from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring
 from torch import Tensor
 
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._encoding.poolings import POOLINGS
 from sklearn_longbert._training.callbacks import StopTraining
+from sklearn_longbert._training.evidence import least_loss
+from sklearn_longbert._training.head_start import Start
 from sklearn_longbert._training.steps import StepNet
 from sklearn_longbert._training.validation import ValidationMonitor
 
@@ -40,6 +44,8 @@ class ScoredNet(StepNet):
     """The base of LongBertNet, with its validation texts and what callbacks are told and ask."""
 
     monitor: ValidationMonitor | None
+    held_out: DocumentDataset | None
+    first_start: Start | None
     naming_: Naming | None = None  # in training
     predict_logits: Callable[..., NDArray[Any]]  # of LongBertNet
     asked_: tuple[Any, Any] = (None, None)  # what gave the last logits, and they
@@ -50,17 +56,21 @@ class ScoredNet(StepNet):
         return X, None if self.monitor is None else self.monitor.dataset
 
     @property
-    def validation_loss(self) -> Callable[[], float] | None:
-        """What returns the loss of the validation texts, None if there are none."""
-        if self.monitor is None:
+    def evidence(self) -> Callable[[], tuple[float, float]] | None:
+        """What returns the least loss of the held-out texts, and at which scale of the logits.
+
+        It is None if no texts are held out, or no start tells which loss there is.
+        """
+        dataset, start = self.held_out, self.first_start
+        if dataset is None or start is None:
             return None
-        dataset = self.monitor.dataset
+        scalable = POOLINGS[self.module_.pooling].adds_up
 
-        def loss() -> float:
-            logits = torch.from_numpy(self.predict_logits(dataset.documents, dataset.parts))
-            return self.get_loss(logits, (dataset.targets, dataset.weights)).item()
+        def judge() -> tuple[float, float]:
+            logits = self.predict_logits(dataset.documents, dataset.parts)
+            return least_loss(logits.astype(np.float64), dataset, start.kind, scalable)
 
-        return loss
+        return judge
 
     def seen_by(self, callback: Callback, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a callback's method, with named targets if it scores them."""

@@ -26,7 +26,21 @@ class StepNet(LossNet):
     cache_: dict[bytes, Tensor] | None
     inference: str
     limits_: tuple[int, int]
+    weight_decay: float
     changes_ = False  # whether the weights of the encoder are being trained
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        weights = [weight for weight in self.module_.parameters() if weight.requires_grad]
+        return [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> Self:
+        # one kernel updates all weights, where torch has one
+        fused = True if self._place.type in ("cpu", "cuda") else None
+        self.optimizer_ = self.optimizer(self._parameter_groups(), lr=self.lr, fused=fused)
+        return self
 
     def train_step_single(
         self, batch: tuple[ChunkBatch, TargetsAndWeights], **_: Any
