@@ -5,8 +5,12 @@
 Data and divisions are those of ``quality.py``, and each fit is that of ``LongBertClassifier`` with
 ``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
 texts, at most ``--most-test`` of them, are predicted with each of ``--shares``. Shown are the means
-of accuracy, log loss and expected calibration error, and the first two of the texts of more than 510
-tokens alone. ``--max-epochs`` and ``--learning-rate`` are those of the fit.
+of accuracy, log loss and expected calibration error, and the first two of the texts of more than
+510 tokens alone. ``--max-epochs`` and ``--learning-rate`` are those of the fit.
+
+With ``--judges 500``, that many of the test texts tell the scale of the logits at which their loss
+is least, 1 at most. All figures are of the other test texts then. ``nll_scaled`` and ``ece_scaled``
+are those of the scaled logits.
 
 Three ways to train more gently can be tried, which are no defaults. ``--honest 1`` lets each
 training text begin with the logits of linear models that were fitted without it, and less than 1
@@ -22,17 +26,21 @@ import numpy as np
 import pandas as pd
 import torch
 from _quality_data import DATA
-from _quality_figures import figures
+from _quality_figures import LEAST, figures
 from _quality_rows import longbert
+from scipy.special import softmax
 from skorch.callbacks import Callback
 
 from sklearn_longbert import TextChunker
+from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._encoding.passes import document_embeddings
+from sklearn_longbert._targets.linear_models import softmax_model
 from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._training.averaging import copy_weights, set_between
+from sklearn_longbert._training.evidence import least_loss
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0)
-SHOWN = ["accuracy", "nll", "ece", "accuracy_long", "nll_long"]
+SHOWN = ["accuracy", "nll", "ece", "accuracy_long", "nll_long", "scale", "nll_scaled", "ece_scaled"]
 
 
 class Start(Callback):
@@ -93,6 +101,20 @@ class LayerDecay(Callback):
                 group["lr"] *= factor
 
 
+def judged(y, probabilities, classes, n_tokens, n_judges):
+    """Return the figures of all texts but the first ones, which tell the scale of the logits."""
+    others = slice(n_judges, None)
+    found = figures(y[others], probabilities[others], classes, n_tokens[others])
+    if not n_judges:
+        return found
+    targets = torch.from_numpy(classes.searchsorted(y[:n_judges]))
+    judges = DocumentDataset(np.empty(n_judges, object), targets, np.ones(n_judges))
+    logits = np.log(np.maximum(probabilities.astype(float), LEAST))
+    scale = least_loss(logits[:n_judges], judges, softmax_model(len(classes)), scalable=True)[1]
+    scaled = figures(y[others], softmax(scale * logits[others], axis=1), classes, n_tokens[others])
+    return {**found, "scale": scale, "nll_scaled": scaled["nll"], "ece_scaled": scaled["ece"]}
+
+
 def at_shares(split, options):
     """Yield the figures of one fit at each share."""
     start = Start()
@@ -112,7 +134,8 @@ def at_shares(split, options):
     n_tokens = np.array([document.n_tokens for document in TextChunker().fit_transform(X)])
     for share in options.shares:
         set_between(network, start.weights, end, share)
-        yield {"share": share, **figures(y, model.predict_proba(X), model.classes_, n_tokens)}
+        given = y, model.predict_proba(X), model.classes_, n_tokens
+        yield {"share": share, **judged(*given, options.judges)}
 
 
 def main():
@@ -120,6 +143,7 @@ def main():
     parser.add_argument("--data", nargs="+", choices=DATA, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most-test", type=int, default=500)
+    parser.add_argument("--judges", type=int, default=0, metavar="TEXTS")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--honest", type=float, default=0.0, metavar="PART")
     parser.add_argument("--layer-decay", type=float, default=1.0, metavar="FACTOR")
@@ -133,8 +157,10 @@ def main():
         for seed in range(options.seeds)
         for row in at_shares(DATA[name](seed), options)
     ]
-    table = pd.DataFrame(rows).groupby(["data", "share"], sort=False)
-    print(table[SHOWN].mean().round(3).to_string())
+    table = pd.DataFrame(rows)
+    shown = [column for column in SHOWN if column in table]
+    table = table.groupby(["data", "share"], sort=False)
+    print(table[shown].mean().round(3).to_string())
     print(platform.processor() or platform.machine())
 
 

@@ -7,12 +7,13 @@ temperature of Guo, Pleiss, Sun and Weinberger (2017, https://arxiv.org/abs/1706
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._targets.linear_models import LinearKind
-from sklearn_longbert._targets.scales import fit_scales
+from sklearn_longbert._targets.scales import DIGITS
 from sklearn_longbert._texts.reader import keys_of
 from sklearn_longbert._training.labelled import Labelled
 
@@ -43,15 +44,23 @@ def least_loss(
     scale : float
         At most 1: a few texts that all are right would make it large.
     """
-    y, weights = dataset.targets.numpy(), dataset.weights.numpy()
+    y, weights = dataset.targets.numpy(), dataset.weights.numpy().reshape(len(dataset), -1)
+    prior = PRIOR_TEXTS / len(dataset)
+
+    def loss(scale: float) -> float:
+        with np.errstate(under="ignore"):  # exponentials of unlikely logits
+            losses = kind.losses(scale * logits, y).reshape(len(y), -1)
+        return float((weights * losses).sum() / weights.sum())
+
+    def objective(scale: float) -> float:
+        return loss(scale) + prior * (scale - 1) ** 2 / 2
+
     scale = 1.0
-    with np.errstate(under="ignore"):  # exponentials of unlikely logits
-        if scalable:
-            prior = PRIOR_TEXTS / len(dataset)
-            scale = min(1.0, fit_scales([logits], y, weights, kind, LEAST_SCALE, prior).item())
-        losses = kind.losses(scale * logits, y).reshape(len(y), -1)
-    of_outputs = weights.reshape(len(y), -1)
-    return float((of_outputs * losses).sum() / of_outputs.sum()), scale
+    if scalable:
+        found = minimize_scalar(objective, bounds=(LEAST_SCALE, 1), method="bounded").x
+        # the bounds themselves are not tried, and the last digits are left open
+        scale = min((1.0, LEAST_SCALE, float(f"{found:.{DIGITS}g}")), key=objective)
+    return loss(scale), scale
 
 
 def some_of_many(

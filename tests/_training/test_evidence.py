@@ -248,8 +248,10 @@ def test_class_weights_are_in_the_loss_that_judges(
     np.testing.assert_allclose(of_texts / of_texts.min(), np.where(targets == 1, 3.0, 1.0))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "attention", "logsumexp"])
-@pytest.mark.parametrize("baseline", [None, "words"])
+@pytest.mark.parametrize(
+    ("pooling", "baseline"),
+    [("mean", "words"), ("max", None), ("attention", None), ("logsumexp", "words")],
+)
 def test_logits_are_scaled_by_validation_texts(
     tiny_bert: str, tmp_path: Path, pooling: str, baseline: Any
 ) -> None:
