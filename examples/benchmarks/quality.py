@@ -25,15 +25,15 @@ encoder. all-truncated: all of the first chunk of each text, for words too. belt
 all-max, all-logsumexp, all-attention with that pooling, and others that are named for the one
 parameter in which they differ from "all".
 
-Data. A seed is a split. bbc-N: N training texts of BBC news and 500 test texts.
-conventions, books: speeches by party and excerpts of books by age, with a third of the speakers
-and books held out; fits get the groups. news-N: N training texts of nine news outlets, whose names
-are masked, and 450 test texts. newsgroups: by date, one seed; TF-IDF has C=30 there, and single
-words, or characters of five texts and more. newsgroups-1000, newsgroups-2500: so many and 1500
-texts of it. newsgroups-rare: 200 and 400 texts of seven of its classes, the rarest of eight texts.
-needle-2k, needle-8k: one sentence in texts of 2000 and 8000 tokens tells the label, 200 to learn
-from and 200 to test; the sentences of test texts are in no training text, fits get the sentences as
-groups, and encoders read chunks of 64 tokens. No default was chosen on these: friends, where 200 and 300 texts
+Data. A seed is a split. bbc-N: N training texts of BBC news and 500 test texts. conventions, books:
+speeches by party and excerpts of books by age, with a third of the speakers and books held out;
+fits get the groups. news-N: N training texts of nine news outlets, whose names are masked, and 450
+test texts. newsgroups: by date, one seed; TF-IDF has C=30 there, and single words, or characters of
+five texts and more. newsgroups-1000, newsgroups-2500: so many and 1500 texts of it.
+newsgroups-rare: 200 and 400 texts of seven of its classes, the rarest of eight texts. needle-2k,
+needle-8k: one sentence in texts of 2000 and 8000 tokens tells the label, 200 to learn from and 200
+to test; the sentences of test texts are in no training text, fits get the sentences as groups, and
+encoders read chunks of 64 tokens. No default was chosen on these: friends, where 200 and 300 texts
 are what one of six roles says in an episode; friends-seasons, where 120 and 100 beginnings of
 episodes tell the part of the series; reuters, of 400 texts those of topics with five, and 500;
 reuters-3000, the same of 3000 texts, and 1500; comments, where 400 and 500 comments on the news in
