@@ -290,8 +290,9 @@ class BaseLongBert(NetFactory):
             share = plain(self.validation_fraction)
             rows, others = hold_out(len(documents), share, strata, data.groups, seed)
             return rows, replace(data.select(others), loss_weights=None), documents[others]
-        if self.fine_tuning_share == "auto" and self.head_init == "linear_probe":
-            others = rows[:0] if self._is_warm() else some_of_many(data, targets, random_state)
+        is_averaged = self.head_init == "linear_probe" and not self._is_warm()
+        if is_averaged and self.fine_tuning_share == "auto":
+            others = some_of_many(data, targets, random_state)
             if len(others):
                 return np.setdiff1d(rows, others), data.select(others), documents[others]
         return rows, None, None

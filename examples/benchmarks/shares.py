@@ -108,7 +108,7 @@ def judged(y, probabilities, classes, n_tokens, n_judges):
     if not n_judges:
         return found
     targets = torch.from_numpy(classes.searchsorted(y[:n_judges]))
-    judges = DocumentDataset(np.empty(n_judges, object), targets, np.ones(n_judges))
+    judges = DocumentDataset(list(range(n_judges)), targets, np.ones(n_judges))
     logits = np.log(np.maximum(probabilities.astype(float), LEAST))
     scale = least_loss(logits[:n_judges], judges, softmax_model(len(classes)), scalable=True)[1]
     scaled = figures(y[others], softmax(scale * logits[others], axis=1), classes, n_tokens[others])

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from sklearn_longbert._targets.class_weights import ClassWeight
@@ -101,9 +102,12 @@ class Targets(ABC):
         """Return the classes whose proportions a split keeps, None if there are none."""
         return None
 
-    def class_counts(self, y: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the number of rows of each class or label, nothing if there are none."""
-        return np.zeros(0, dtype=np.intp)
+    def members(self, y: NDArray[Any]) -> csr_array:
+        """Return which rows are of which class, of shape (n_rows, n_classes); all are of one here.
+
+        These are the classes most of whose rows have to train.
+        """
+        return csr_array(np.ones((len(y), 1), dtype=np.intp))
 
     @abstractmethod
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, hstack
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
 from torch import Tensor, nn
 
@@ -104,8 +105,9 @@ class Classes(ClassTargets):
     def strata(self, y: NDArray[Any]) -> NDArray[Any]:
         return y
 
-    def class_counts(self, y: NDArray[np.int64]) -> NDArray[np.intp]:
-        return np.bincount(y, minlength=self.n_outputs)
+    def members(self, y: NDArray[np.int64]) -> csr_array:
+        ones, rows = np.ones(len(y), dtype=np.intp), np.arange(len(y))
+        return csr_array((ones, (rows, y)), shape=(len(y), self.n_outputs))
 
     def predictions(self, logits: NDArray[Any]) -> NDArray[Any]:
         return self.classes[self.probabilities(logits).argmax(axis=1)]
@@ -198,8 +200,9 @@ class Labels(ClassTargets):
             )
         return logit(np.clip(outputs, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
 
-    def class_counts(self, y: NDArray[np.int64]) -> NDArray[np.intp]:
-        return y.sum(axis=0, dtype=np.intp)
+    def members(self, y: NDArray[np.int64]) -> csr_array:
+        rarer = (y.mean(axis=0) <= 0.5).astype(y.dtype)  # of the two values of each label
+        return csr_array(hstack([super().members(y), csr_array((y == rarer).astype(np.intp))]))
 
     def agreed_logits(self, y: NDArray[Any]) -> NDArray[np.float64]:
         sure = certainty(len(y))

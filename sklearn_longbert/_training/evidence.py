@@ -8,6 +8,7 @@ temperature of Guo, Pleiss, Sun and Weinberger (2017, https://arxiv.org/abs/1706
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_array
 
 from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._targets.base import Targets
@@ -28,7 +29,9 @@ PRIOR_TEXTS = 3  # as strong as the evidence of so many texts is the prior of a 
 def least_loss(
     logits: NDArray[np.float64], dataset: DocumentDataset, kind: LinearKind, scalable: bool
 ) -> tuple[float, float]:
-    """Return the least loss of held-out documents over all scales of their logits, and the scale.
+    """Return the loss of held-out documents at the best scale of their logits, and the scale.
+
+    A prior draws the scale to 1, so that a few texts hardly move it.
 
     Parameters
     ----------
@@ -41,26 +44,35 @@ def least_loss(
     Returns
     -------
     loss : float
+        It is infinite or NaN if logits are.
     scale : float
         At most 1: a few texts that all are right would make it large.
     """
     y, weights = dataset.targets.numpy(), dataset.weights.numpy().reshape(len(dataset), -1)
-    prior = PRIOR_TEXTS / len(dataset)
+    weights = weights / weights.mean()
+    prior = PRIOR_TEXTS / len(set(keys_of(dataset.documents)))
 
     def loss(scale: float) -> float:
-        with np.errstate(under="ignore"):  # exponentials of unlikely logits
+        with np.errstate(all="ignore"):  # logits may be unlikely, or infinite
             losses = kind.losses(scale * logits, y).reshape(len(y), -1)
-        return float((weights * losses).sum() / weights.sum())
+            return float((weights * losses).mean())
 
     def objective(scale: float) -> float:
         return loss(scale) + prior * (scale - 1) ** 2 / 2
 
     scale = 1.0
-    if scalable:
+    if scalable and np.isfinite(loss(scale)):
         found = minimize_scalar(objective, bounds=(LEAST_SCALE, 1), method="bounded").x
         # the bounds themselves are not tried, and the last digits are left open
         scale = min((1.0, LEAST_SCALE, float(f"{found:.{DIGITS}g}")), key=objective)
     return loss(scale), scale
+
+
+def _sums_of(numbers: NDArray[np.intp], rows: csr_array) -> csr_array:
+    """Return the sums of the rows that have the same number."""
+    shape = numbers.max() + 1, len(numbers)
+    ones = np.ones(len(numbers), dtype=np.intp)
+    return csr_array(csr_array((ones, (numbers, np.arange(len(numbers)))), shape=shape) @ rows)
 
 
 def some_of_many(
@@ -68,24 +80,33 @@ def some_of_many(
 ) -> NDArray[np.intp]:
     """Return the rows of texts to be held out, in their order; none where texts are few.
 
-    Equal texts are on one side, and texts of a group. Each class keeps most of its texts, so that
-    those of a rare class all train. Nothing is drawn where texts are few.
+    Equal texts are on one side, and texts of a group. Each class keeps most of its distinct texts
+    and of its groups, so that those of a rare class all train. Where these are so many that less
+    than half of the wanted texts is left, none is held out. Nothing is drawn where texts are few.
     """
-    units = join_groups(keys_of(data.inputs), data.groups)  # groups or distinct texts, from 0
     none = np.zeros(0, dtype=np.intp)
-    if len(units) == 0 or units.max() < MOST_WITHOUT:
+    keys = join_groups(keys_of(data.inputs))
+    units = join_groups(keys, data.groups)  # groups or distinct texts, from 0
+    n_units = units.max() + 1
+    if n_units <= MOST_WITHOUT:
         return none
-    by_unit = np.argsort(units, kind="stable")
-    rows_of = np.split(by_unit, np.flatnonzero(np.diff(units[by_unit])) + 1)
-    n_wanted = min(int(FRACTION * len(rows_of)), MOST_HELD_OUT)
-    held_out: list[NDArray[np.intp]] = []
-    left = targets.class_counts(data.y)
+    texts = _sums_of(keys, targets.members(data.y)).sign()  # copies count once
+    unit_of = np.zeros(texts.shape[0], dtype=np.intp)
+    unit_of[keys] = units
+    of_units = _sums_of(unit_of, texts)
+    left = np.stack(
+        [np.asarray(of_units.sum(axis=0)), np.bincount(of_units.indices, minlength=texts.shape[1])]
+    )
     least = LEAST_LEFT * left
-    for unit in random_state.permutation(len(rows_of)):
-        after = left - targets.class_counts(data.y[rows_of[unit]])
-        if (after >= least).all():
-            left = after
-            held_out.append(rows_of[unit])
+    n_wanted = min(int(FRACTION * n_units), MOST_HELD_OUT)
+    held_out: list[int] = []
+    for unit in random_state.permutation(n_units).tolist():
+        entries = slice(of_units.indptr[unit], of_units.indptr[unit + 1])
+        classes, counts = of_units.indices[entries], of_units.data[entries]
+        after = left[:, classes] - np.stack([counts, np.ones_like(counts)])
+        if (after >= least[:, classes]).all():
+            left[:, classes] = after
+            held_out.append(unit)
         if len(held_out) == n_wanted:
             break
-    return np.sort(np.concatenate([none, *held_out]))
+    return np.flatnonzero(np.isin(units, held_out)) if 2 * len(held_out) >= n_wanted else none

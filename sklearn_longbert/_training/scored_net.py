@@ -68,7 +68,10 @@ class ScoredNet(StepNet):
 
         def judge() -> tuple[float, float]:
             logits = self.predict_logits(dataset.documents, dataset.parts)
-            return least_loss(logits.astype(np.float64), dataset, start.kind, scalable)
+            loss, scale = least_loss(logits.astype(np.float64), dataset, start.kind, scalable)
+            if not np.isfinite(loss):
+                raise self.diverged("The loss of the held-out texts")
+            return loss, scale
 
         return judge
 

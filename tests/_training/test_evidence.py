@@ -28,7 +28,8 @@ N = 4000  # rows, beside which the prior of three texts is little
 
 def dataset(y: Any, weights: Any = None) -> DocumentDataset:
     weights = np.ones(len(y)) if weights is None else weights
-    return DocumentDataset(np.empty(len(y), dtype=object), torch.as_tensor(y), weights)
+    documents: Any = list(range(len(y)))
+    return DocumentDataset(documents, torch.as_tensor(y), weights)
 
 
 def two_classes(logit: float, share_right: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -64,19 +65,30 @@ def test_a_few_texts_hardly_count() -> None:
 def test_weights_are_copies() -> None:
     rng = np.random.default_rng(0)
     logits, y, k = rng.normal(size=(50, 3)) * 5, rng.integers(0, 3, 50), rng.integers(1, 4, 50)
-    # a prior of three texts beside as many rows
+    copies = dataset(np.repeat(y, k))
+    copies.documents = np.repeat(np.arange(50), k).tolist()
     weighted = least_loss(logits, dataset(y, k.astype(float)), softmax_model(3), scalable=True)
-    copied = least_loss(
-        np.repeat(logits, k, axis=0), dataset(np.repeat(y, k)), softmax_model(3), scalable=True
+    copied = least_loss(np.repeat(logits, k, axis=0), copies, softmax_model(3), scalable=True)
+    assert weighted == pytest.approx(copied, rel=1e-5)
+    assert weighted[1] < 0.5
+
+
+def test_weights_of_texts_and_of_labels_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(6, 20)) * 5, rng.integers(0, 2, (6, 20))
+    of_texts, of_labels = (
+        least_loss(logits, dataset(y, np.ones(shape)), sigmoid_models(20), scalable=True)
+        for shape in (6, (6, 20))
     )
-    assert weighted == pytest.approx(copied, rel=0.05)
-    unscaled = [
-        least_loss(logits, dataset(y, k.astype(float)), softmax_model(3), scalable=False)[0],
-        least_loss(
-            np.repeat(logits, k, axis=0), dataset(np.repeat(y, k)), softmax_model(3), scalable=False
-        )[0],
-    ]
-    assert unscaled[0] == pytest.approx(unscaled[1], rel=1e-9)
+    assert of_texts == pytest.approx(of_labels, rel=1e-6)
+    assert of_texts[1] < 0.9
+
+
+def test_infinite_logits_have_no_finite_loss() -> None:
+    logits = np.array([[np.inf, 0.0], [1.0, 0.0]])
+    loss, scale = least_loss(logits, dataset(np.array([0, 1])), softmax_model(2), scalable=True)
+    assert not np.isfinite(loss)
+    assert scale == 1.0
 
 
 def test_numbers_and_labels() -> None:
@@ -121,14 +133,77 @@ def test_what_is_held_out(drawn: tuple[Labelled, Any], seed: int) -> None:
         if keys is not None:
             held_out = {keys[row] for row in rows}
             assert {row for row, key in enumerate(keys) if key in held_out} == set(rows)
+    n_held_out = len({data.inputs[row] for row in rows})
+    assert 5 * n_held_out <= len(set(data.inputs))
     if data.groups is None:
         n_units = len(set(data.inputs))
         most = 0 if n_units <= 20 else min(n_units // 10, 8)
-        assert len({data.inputs[row] for row in rows}) <= most
+        assert n_held_out in range((most + 1) // 2, most + 1) or n_held_out == 0
         if isinstance(targets, Numbers):
-            assert len({data.inputs[row] for row in rows}) == most
-    all_of = targets.class_counts(data.y)
-    assert (5 * targets.class_counts(data.y[rows]) <= all_of).all()
+            assert n_held_out == most
+    columns = data.y.reshape(len(data.y), -1)
+    for column in [] if isinstance(targets, Numbers) else columns.T:
+        for value in {0, 1} if isinstance(targets, Labels) else set(column.tolist()):
+            for keys in (data.inputs, data.groups):
+                if keys is not None:  # a rare class keeps four fifths of its texts and groups
+                    whole = {keys[row] for row in np.flatnonzero(column == value)}
+                    lost = {keys[row] for row in rows if column[row] == value}
+                    is_rare = (column == value).mean() < 0.5 or isinstance(targets, Classes)
+                    assert 5 * len(lost) <= len(whole) or not is_rare
+
+
+def test_weights_and_copies_hold_out_the_same() -> None:
+    rng = np.random.default_rng(0)
+    y, k = rng.integers(0, 50, 2500), rng.integers(1, 6, 2500)
+    texts = [str(i) for i in range(2500)]
+    copies = np.repeat(np.arange(2500), k)
+    for seed in range(5):
+        once, repeated = (
+            some_of_many(data, Classes(np.arange(50)), np.random.RandomState(seed))
+            for data in (
+                Labelled(texts, y, np.ones(2500)),
+                Labelled([texts[i] for i in copies], y[copies], np.ones(len(copies))),
+            )
+        )
+        assert len(once) == 250
+        assert set(copies[repeated].tolist()) == set(once.tolist())
+
+
+def test_a_group_of_half_the_texts_trains() -> None:
+    groups = np.r_[np.zeros(3000, dtype=int), 1 + np.arange(3000)]
+    texts, y = [str(i) for i in range(6000)], np.arange(6000.0)
+    numbers = Numbers(np.array(0.0), np.array(1.0))
+    for seed in range(40):
+        data = Labelled(texts, y, np.ones(6000), groups)
+        assert len(some_of_many(data, numbers, np.random.RandomState(seed))) == 300
+
+
+def test_rare_values_of_labels_train() -> None:
+    y = np.ones((2500, 2), dtype=np.int64)
+    y[:2, 0], y[3:, 1] = 0, 0
+    data = Labelled([str(i) for i in range(2500)], y, np.ones(2500))
+    for seed in range(40):
+        rows = some_of_many(data, Labels(np.arange(2)), np.random.RandomState(seed))
+        assert len(rows) == 250
+        assert rows.min() > 2
+
+
+def test_a_class_of_two_groups_keeps_both() -> None:
+    y = np.r_[np.zeros(20, dtype=int), np.ones(2500, dtype=int)]
+    groups = np.r_[np.zeros(16, dtype=int), np.ones(4, dtype=int), 2 + np.arange(2500)]
+    data = Labelled([str(i) for i in range(2520)], y, np.ones(2520), groups)
+    for seed in range(40):
+        rows = some_of_many(data, Classes(np.arange(2)), np.random.RandomState(seed))
+        assert len(rows) == 250
+        assert rows.min() >= 20
+
+
+def test_few_that_may_be_held_out_judge_nothing() -> None:
+    """830 classes of three texts and one of ten, of which two could be held out."""
+    y = np.r_[np.repeat(np.arange(830), 3), np.full(10, 830)]
+    data = Labelled([str(i) for i in range(2500)], y, np.ones(2500))
+    rows = some_of_many(data, Classes(np.arange(831)), np.random.RandomState(0))
+    assert len(rows) == 0
 
 
 def test_a_tenth_of_many_and_500_of_very_many() -> None:
@@ -171,6 +246,13 @@ def settings(**changes: Any) -> dict[str, Any]:
         "random_state": 0,
         **changes,
     }
+
+
+@pytest.mark.usefixtures("few")
+def test_a_training_that_diverges_is_an_error(tiny_bert: str) -> None:
+    given = settings(learning_rate=3e6, max_grad_norm=None, max_epochs=1, batch_size=100)
+    with pytest.raises(ValueError, match="held-out texts became NaN or infinite"):
+        LongBertClassifier(tiny_bert, **given).fit(TEXTS, LABELS)
 
 
 @pytest.mark.usefixtures("few")
