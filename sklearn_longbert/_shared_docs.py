@@ -115,13 +115,14 @@ PARAMETERS = {
         least loss of the validation texts: a quarter, a half, three quarters or the whole, which
         costs four predictions of them. Unless `pooling` is "logsumexp", the logits are then
         multiplied by the scale, 1 at most, at which this loss is least (temperature scaling, Guo
-        et al., 2017, https://arxiv.org/abs/1706.04599). Of more than 2,000 training texts without
-        validation texts, "auto" holds out a tenth for this, 500 at most, which do not train. With
-        fewer, the share is n / (n + 50 c) with n training texts and c classes, labels or targets,
-        and .6 at most: a half with 50 texts a class, .6 from 75 on. Equal texts count once, and
-        so do the texts of a group. Only a first fit whose head starts at the linear probe is
-        averaged. With ``head_init="random"``, `warm_start` and `partial_fit` the weights are those
-        after training. `fine_tuning_share_` is the share that was taken.""",
+        et al., 2017, https://arxiv.org/abs/1706.04599); a few texts hardly move it from 1. Of more
+        than 2,000 training texts without validation texts, "auto" holds out a tenth for this, 500
+        at most, which do not train. With fewer, or if rare classes leave nothing to hold out, the
+        share is n / (n + 50 c) with n training texts and c classes, labels or targets, and .6 at
+        most: a half with 50 texts a class, .6 from 75 on. Equal texts count once, and so do the
+        texts of a group. Only a first fit whose head starts at the linear probe is averaged. With
+        ``head_init="random"``, `warm_start` and `partial_fit` the weights are those after
+        training. `fine_tuning_share_` is the share that was taken.""",
     ),
     "max_epochs": ("int", "Number of passes over the training texts."),
     "batch_size": ("int", "Number of texts per optimizer step, whatever their length."),
@@ -271,7 +272,8 @@ ATTRIBUTES = """chunker_ : TextChunker
     device_ : str
         Device of the network.
     n_chunks_ : ndarray of shape (n_samples,)
-        Number of chunks that are kept of each training text; texts of weight 0 are left out.
+        Number of chunks that are kept of each training text, held-out ones included; texts of
+        weight 0 are left out.
     chunk_report_ : dict
         Result of :meth:`chunk_report` for the training texts."""
 

@@ -14,7 +14,7 @@ from sklearn_longbert._encoding.network import LongBertNetwork
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
 TEXTS_OF_A_HALF = 50  # for each output, with which start and end are trusted alike
-LARGEST_DEFAULT = 0.6  # of the way, however many texts there are
+LARGEST_DEFAULT = 0.6  # of the way, without held-out texts
 
 Weights = dict[str, Tensor]
 
@@ -25,8 +25,8 @@ def default_share(n_groups: int, n_outputs: int) -> float:
     What counts is how many texts there are for each output: with 25 texts of five classes the log
     loss is least near the start, with 1,000 of twenty classes at a third of the way, with 121 of
     two classes near the end. The texts of a group count once: with 90 excerpts of nine books, the
-    loss rises all the way. Many texts do not make the end safe: with 11,000 of twenty classes, the
-    loss is less at .4 and .6. `examples/benchmarks/shares.py` measures it.
+    loss rises all the way. More texts do not make the end safe: with 11,000 of twenty classes, the
+    loss is less at .4 and .6 than there. `examples/benchmarks/shares.py` measures it.
     """
     return min(n_groups / (n_groups + TEXTS_OF_A_HALF * n_outputs), LARGEST_DEFAULT)
 
