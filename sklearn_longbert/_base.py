@@ -218,7 +218,7 @@ class BaseLongBert(NetFactory):
         training = data.dataset(documents[rows], targets)
         training.parts = out_of_fold(baseline, targets, data, training, keep=previous is not None)
         judges = held_out_dataset(validation, of_held_out, targets, baseline)
-        monitor = self._make_monitor(targets, validation, judges) if is_scored else None
+        monitor = self._make_monitor(targets, validation if is_scored else None, judges)
         start = start_of(self.head_init, targets, data) if previous is None else None
         net = self._make_net(
             chunker, targets, random_state, start, monitor, judges, previous, checkpoint=checkpoint

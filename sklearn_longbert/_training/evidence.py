@@ -16,14 +16,13 @@ from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.scales import DIGITS
 from sklearn_longbert._texts.reader import keys_of
+from sklearn_longbert._training.head_start import LEAST_SCALE, PRIOR_GROUPS
 from sklearn_longbert._training.labelled import Labelled
 
 MOST_WITHOUT = 2000  # groups or distinct texts, of which all train
 FRACTION = 0.1  # of more than these is held out
 MOST_HELD_OUT = 500  # groups or distinct texts
 LEAST_LEFT = 0.8  # of each class trains
-LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
-PRIOR_TEXTS = 3  # as strong as the evidence of so many texts is the prior of a scale of 1
 
 
 def least_loss(
@@ -49,8 +48,7 @@ def least_loss(
         At most 1: a few texts that all are right would make it large.
     """
     y, weights = dataset.targets.numpy(), dataset.weights.numpy().reshape(len(dataset), -1)
-    weights = weights / weights.mean()
-    prior = PRIOR_TEXTS / len(set(keys_of(dataset.documents)))
+    prior = PRIOR_GROUPS / len(set(keys_of(dataset.documents)))
 
     def loss(scale: float) -> float:
         with np.errstate(all="ignore"):  # logits may be unlikely, or infinite
@@ -85,6 +83,8 @@ def some_of_many(
     than half of the wanted texts is left, none is held out. Nothing is drawn where texts are few.
     """
     none = np.zeros(0, dtype=np.intp)
+    if len(data.inputs) <= MOST_WITHOUT:
+        return none
     keys = join_groups(keys_of(data.inputs))
     units = join_groups(keys, data.groups)  # groups or distinct texts, from 0
     n_units = units.max() + 1

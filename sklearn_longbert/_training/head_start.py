@@ -29,7 +29,7 @@ from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._targets.scales import fit_scales
 
 LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
-PRIOR_GROUPS = 3  # as strong as the evidence of so many groups is the prior of equal scales
+PRIOR_GROUPS = 3  # as strong as the evidence of so many groups or texts is a prior of scales
 MOST_SCALED = 16  # texts whose embeddings tell the sizes of their parts
 
 

@@ -16,6 +16,7 @@ from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertRegressor
 from sklearn_longbert._encoding.batches import DocumentDataset
+from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._targets.linear_models import sigmoid_models, softmax_model, square_models
 from sklearn_longbert._targets.targets import Classes, Labels, Numbers
 from sklearn_longbert._training import evidence
@@ -64,13 +65,14 @@ def test_a_few_texts_hardly_count() -> None:
 
 def test_weights_are_copies() -> None:
     rng = np.random.default_rng(0)
-    logits, y, k = rng.normal(size=(50, 3)) * 5, rng.integers(0, 3, 50), rng.integers(1, 4, 50)
+    logits, k = rng.normal(size=(8, 3)) * 5, np.arange(8) + 1
+    y = np.where(np.arange(8) % 3 > 0, logits.argmax(axis=1), 0)
     copies = dataset(np.repeat(y, k))
-    copies.documents = np.repeat(np.arange(50), k).tolist()
+    copies.documents = np.repeat(np.arange(8), k).tolist()
     weighted = least_loss(logits, dataset(y, k.astype(float)), softmax_model(3), scalable=True)
     copied = least_loss(np.repeat(logits, k, axis=0), copies, softmax_model(3), scalable=True)
     assert weighted == pytest.approx(copied, rel=1e-5)
-    assert weighted[1] < 0.5
+    assert 0.2 < weighted[1] < 0.9
 
 
 def test_weights_of_texts_and_of_labels_are_the_same() -> None:
@@ -144,12 +146,12 @@ def test_what_is_held_out(drawn: tuple[Labelled, Any], seed: int) -> None:
     columns = data.y.reshape(len(data.y), -1)
     for column in [] if isinstance(targets, Numbers) else columns.T:
         for value in {0, 1} if isinstance(targets, Labels) else set(column.tolist()):
-            for keys in (data.inputs, data.groups):
-                if keys is not None:  # a rare class keeps four fifths of its texts and groups
-                    whole = {keys[row] for row in np.flatnonzero(column == value)}
-                    lost = {keys[row] for row in rows if column[row] == value}
-                    is_rare = (column == value).mean() < 0.5 or isinstance(targets, Classes)
-                    assert 5 * len(lost) <= len(whole) or not is_rare
+            # a rare class keeps four fifths of its texts and of groups, which equal texts join
+            for keys in (data.inputs, join_groups(data.inputs, data.groups)):
+                whole = {keys[row] for row in np.flatnonzero(column == value)}
+                lost = {keys[row] for row in rows if column[row] == value}
+                is_rare = (column == value).mean() < 0.5 or isinstance(targets, Classes)
+                assert 5 * len(lost) <= len(whole) or not is_rare
 
 
 def test_weights_and_copies_hold_out_the_same() -> None:
@@ -180,12 +182,12 @@ def test_a_group_of_half_the_texts_trains() -> None:
 
 def test_rare_values_of_labels_train() -> None:
     y = np.ones((2500, 2), dtype=np.int64)
-    y[:2, 0], y[3:, 1] = 0, 0
+    y[3:5, 0], y[3:, 1] = 0, 0
     data = Labelled([str(i) for i in range(2500)], y, np.ones(2500))
     for seed in range(40):
         rows = some_of_many(data, Labels(np.arange(2)), np.random.RandomState(seed))
         assert len(rows) == 250
-        assert rows.min() > 2
+        assert rows.min() > 4
 
 
 def test_a_class_of_two_groups_keeps_both() -> None:
