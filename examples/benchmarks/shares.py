@@ -6,7 +6,7 @@ Data and divisions are those of ``quality.py``, and each fit is that of ``LongBe
 ``fine_tuning_share=1.0``. Its weights are then put at several shares of the way, and the test
 texts, at most ``--most-test`` of them, are predicted with each of ``--shares``. Shown are the means
 of accuracy, log loss and expected calibration error, and the first two of the texts of more than
-510 tokens alone. ``--max-epochs`` and ``--learning-rate`` are those of the fit.
+510 tokens alone. ``--max-epochs``, ``--learning-rate`` and ``--pooling`` are those of the fit.
 
 With ``--judges 500``, that many of the test texts tell the scale of the logits at which their loss
 is least, 1 at most. All figures are of the other test texts then. ``nll_scaled`` and ``ece_scaled``
@@ -123,7 +123,7 @@ def at_shares(split, options):
         callbacks.append(HonestStart(options.honest))
     if options.layer_decay < 1:
         callbacks.append(LayerDecay(options.layer_decay))
-    named = ("dropout", "learning_rate", "max_epochs")
+    named = ("dropout", "learning_rate", "max_epochs", "pooling")
     settings = {name: value for name in named if (value := getattr(options, name)) is not None}
     model = longbert(split, None, fine_tuning_share=1.0, callbacks=callbacks, **settings)
     model.fit(split.X, split.y, groups=split.groups)
@@ -150,6 +150,7 @@ def main():
     parser.add_argument("--dropout", type=float)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--max-epochs", type=int)
+    parser.add_argument("--pooling")
     options = parser.parse_args()
     rows = [
         {"data": name, "seed": seed, **row}
