@@ -9,6 +9,12 @@ are merged into one with their summed weight, so that a weight of k equals k cop
 not leak between folds; the scale of the weights does not matter; and the features' scaling is
 folded into the coefficients, which apply to embeddings as they are.
 
+Where an embedding has several parts, two models are fitted: one of all columns, and one of the part
+that encoders are trained to tell meanings by. Each has a regularisation of its own. In a model of
+all columns alone, a part that tells much gets no more say than each of the others. The probe is the
+mixture of both that predicts best what no model was fitted on. Of pooled outputs of chunks, which
+do not add up, it is the better of both.
+
 The probe also says what models that were fitted without a document say of it. The loss of these
 out-of-fold logits tells how far the probe can be trusted: see
 :func:`~sklearn_longbert._targets.scales.fit_scales`.
@@ -51,6 +57,7 @@ from sklearn_longbert._targets.linear_models import (
     square_models,
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings, Floats, Penalty
+from sklearn_longbert._targets.scales import PRIOR_GROUPS, fit_scales
 
 N_CHOOSING = 2000  # documents that choose the penalty
 
@@ -147,12 +154,51 @@ def _fit_probe(
     )
     groups = None if groups is None else join_groups(inverse, groups)[first]
     embeddings, y = embeddings.select(first), y[first]
+    fitted = _fit_standardised(embeddings, y, weights, groups, kind)
+    if embeddings.part is not None:
+        of_part = embeddings.columns(embeddings.part)
+        models = [fitted, _fit_standardised(of_part, y, weights, groups, kind)]
+        n_groups = len(y) if groups is None else len(np.unique(groups))
+        shares = _shares(models, y, weights, n_groups, adds_up=embeddings.are_rows)
+        fitted = _mixed(models, embeddings.part, shares)
+    return fitted._replace(out_of_fold=fitted.out_of_fold[inverse])
+
+
+def _fit_standardised(
+    embeddings: Embeddings, y: NDArray, weights: Floats, groups: NDArray | None, kind: LinearKind
+) -> FittedProbe:
     center, scales, embeddings = _standardised(embeddings, weights)
     penalty, out_of_fold = _cross_validate(embeddings, y, weights, groups, kind)
     coefficients, intercepts = kind.fit(embeddings, y, weights, penalty)
     coefficients = coefficients / scales
     intercepts = intercepts - coefficients @ center
-    return FittedProbe(coefficients, intercepts, out_of_fold[inverse], kind)
+    return FittedProbe(coefficients, intercepts, out_of_fold, kind)
+
+
+def _shares(
+    models: list[FittedProbe], y: NDArray, weights: Floats, n_groups: int, adds_up: bool
+) -> Floats:
+    """Return the share of each model, 1 altogether, by what they say out of fold."""
+    kind = models[0].kind
+    if adds_up:
+        parts = [model.out_of_fold for model in models]
+        scales = fit_scales(parts, y, weights, kind, prior=PRIOR_GROUPS / n_groups)
+        return scales / scales.sum() if scales.any() else np.full(len(models), 1 / len(models))
+    known = np.isfinite(models[0].out_of_fold).all(axis=1)
+    losses = [
+        (weights[known] * kind.losses(model.out_of_fold[known], y[known])).sum() for model in models
+    ]
+    return np.eye(len(models))[np.argmin(losses)]
+
+
+def _mixed(models: list[FittedProbe], part: slice, shares: Floats) -> FittedProbe:
+    """Return the model of all columns that says what the two models say by their shares."""
+    of_all, of_part = models
+    coefficients = shares[0] * of_all.coefficients
+    coefficients[:, part] += shares[1] * of_part.coefficients
+    intercepts = shares[0] * of_all.intercepts + shares[1] * of_part.intercepts
+    out_of_fold = shares[0] * of_all.out_of_fold + shares[1] * of_part.out_of_fold
+    return FittedProbe(coefficients, intercepts, out_of_fold, of_all.kind)
 
 
 def _cross_validate(

@@ -70,16 +70,20 @@ class Embeddings:
         Number of rows of each document, at least one.
     pooling : Pooling or None
         Pools the outputs of a document's rows; None where each document has one row.
+    part : slice or None
+        Columns that a model of their own may be better with than one of all columns.
     """
 
     rows: NDArray
     counts: NDArray[np.intp]
     pooling: "Pooling | None" = None
+    part: slice | None = None
 
     @classmethod
-    def of_means(cls, embeddings: NDArray) -> "Embeddings":
+    def of_means(cls, embeddings: NDArray, part: slice | None = None) -> "Embeddings":
         """Return one row per document, because averaged logits depend only on mean embeddings."""
-        return cls(embeddings.astype(np.float64), np.ones(len(embeddings), dtype=np.intp))
+        counts = np.ones(len(embeddings), dtype=np.intp)
+        return cls(embeddings.astype(np.float64), counts, part=part)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -120,6 +124,10 @@ class Embeddings:
             return replace(self, rows=self.rows[indices], counts=self.counts[indices])
         rows = [np.arange(self.starts[i], self.starts[i] + self.counts[i]) for i in indices]
         return replace(self, rows=self.rows[np.concatenate(rows)], counts=self.counts[indices])
+
+    def columns(self, part: slice) -> "Embeddings":
+        """Return these columns of the embeddings."""
+        return replace(self, rows=np.ascontiguousarray(self.rows[:, part]), part=None)
 
     def outputs(self, linear: Linear) -> Floats:
         """Return the pooled outputs of a linear model, of shape (n_documents, n_outputs)."""

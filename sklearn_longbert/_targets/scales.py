@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.pooled_linear import Floats
 
+PRIOR_GROUPS = 3  # as strong as the evidence of so many groups or texts is a prior of scales
 DIGITS = 6  # significant ones of a scale
 RIDGE = 1e-3  # of the mean square of the scaled sum: keeps scales finite where it makes no error
 

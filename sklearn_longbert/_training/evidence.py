@@ -14,9 +14,9 @@ from sklearn_longbert._encoding.batches import DocumentDataset
 from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.folds import join_groups
 from sklearn_longbert._targets.linear_models import LinearKind
-from sklearn_longbert._targets.scales import DIGITS
+from sklearn_longbert._targets.scales import DIGITS, PRIOR_GROUPS
 from sklearn_longbert._texts.reader import keys_of
-from sklearn_longbert._training.head_start import LEAST_SCALE, PRIOR_GROUPS
+from sklearn_longbert._training.head_start import LEAST_SCALE
 from sklearn_longbert._training.labelled import Labelled
 
 MOST_WITHOUT = 2000  # groups or distinct texts, of which all train

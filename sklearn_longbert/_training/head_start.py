@@ -26,10 +26,9 @@ from sklearn_longbert._encoding.poolings import POOLINGS
 from sklearn_longbert._targets.base import Probe
 from sklearn_longbert._targets.linear_models import LinearKind
 from sklearn_longbert._targets.pooled_linear import Embeddings
-from sklearn_longbert._targets.scales import fit_scales
+from sklearn_longbert._targets.scales import PRIOR_GROUPS, fit_scales
 
 LEAST_SCALE = 0.1  # a head of zeros would give the encoder no gradient
-PRIOR_GROUPS = 3  # as strong as the evidence of so many groups or texts is a prior of scales
 MOST_SCALED = 16  # texts whose embeddings tell the sizes of their parts
 
 
@@ -142,15 +141,28 @@ def _embeddings_of(
     passes: Passes,
     cache: dict[bytes, Tensor] | None,
 ) -> Embeddings:
-    pooling = POOLINGS[network.pooling]
+    pooling, part = POOLINGS[network.pooling], _part_with_a_model(network)
     if cache is None and pooling.begins_as_mean:  # encodes a part of the texts at a time
         means = document_embeddings(network, dataset.documents, passes)
-        return Embeddings.of_means(means.numpy())
+        return Embeddings.of_means(means.numpy(), part)
     batch = ChunkBatch(dataset.documents)
     if cache is None:
         of_chunks = encode_chunks(network, batch, passes)
     else:
         of_chunks = cached_embeddings(network, batch, passes, cache)
     if pooling.begins_as_mean:
-        return Embeddings.of_means(mean_of_chunks(of_chunks, batch.chunk_counts).numpy())
-    return Embeddings(of_chunks.numpy(), np.array(batch.chunk_counts), pooling)
+        means = mean_of_chunks(of_chunks, batch.chunk_counts)
+        return Embeddings.of_means(means.numpy(), part)
+    return Embeddings(of_chunks.numpy(), np.array(batch.chunk_counts), pooling, part)
+
+
+def _part_with_a_model(network: LongBertNetwork) -> slice | None:
+    """Return the columns of the highest layer's first kind of pooling, None if there are no others.
+
+    Encoders of sentences are trained to tell their meaning there.
+    """
+    if len(network.blocks) == 1:
+        return None
+    layers = [layer for layer, _ in network.blocks]
+    number, size = layers.index(max(layers)), network.head.in_features // len(layers)
+    return slice(number * size, (number + 1) * size)

@@ -26,8 +26,7 @@ from sklearn_longbert._targets.linear_probe import (
     regression_probe,
 )
 from sklearn_longbert._targets.pooled_linear import Embeddings
-from sklearn_longbert._targets.scales import fit_scales
-from sklearn_longbert._training.head_start import PRIOR_GROUPS
+from sklearn_longbert._targets.scales import PRIOR_GROUPS, fit_scales
 
 STILL = 1e-30  # a learning rate that no float32 weight can feel
 

@@ -24,8 +24,7 @@ from sklearn_longbert._encoding.poolings import POOLINGS, Pooling, pool_document
 from sklearn_longbert._targets import linear_models as models
 from sklearn_longbert._targets import linear_probe as probes
 from sklearn_longbert._targets.pooled_linear import Embeddings
-from sklearn_longbert._targets.scales import fit_scales
-from sklearn_longbert._training.head_start import PRIOR_GROUPS
+from sklearn_longbert._targets.scales import PRIOR_GROUPS, fit_scales
 
 POOLED = ["max", "logsumexp"]
 
