@@ -55,7 +55,8 @@ def fit_scales(
     if of_known.sum() == 0:
         return np.full(len(logits), 1 / len(logits))
     logits, tested = logits[:, known], y[known]
-    of_outputs = of_known.reshape(len(of_known), -1) / of_known.sum()
+    of_outputs = of_known.reshape(len(of_known), -1)
+    of_outputs = of_outputs * of_outputs.shape[1] / of_outputs.sum()
 
     def objective(scales: Floats) -> tuple[float, Floats]:
         outputs = (scales[:, None, None] * logits).sum(axis=0)

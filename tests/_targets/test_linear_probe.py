@@ -21,6 +21,7 @@ from sklearn_longbert._targets.folds import inner_folds
 from sklearn_longbert._targets.linear_probe import (
     FittedProbe,
     _rows_of,
+    _shares,
     classification_probe,
     multilabel_probe,
     regression_probe,
@@ -436,6 +437,82 @@ def test_of_one_group_nothing_is_out_of_fold() -> None:
     probe = classification_probe(whole(X), y, np.ones(60), 3, groups=np.zeros(60))
     assert np.isnan(probe.out_of_fold).all()
     assert np.isfinite(probe.coefficients).all()
+
+
+PART = slice(2, 5)
+KINDS_OF_PROBES = {
+    "classes": (partial(classification_probe, n=3), lambda y: y),
+    "labels": (partial(multilabel_probe, n=3), lambda y: np.eye(3)[y]),
+    "numbers": (regression_probe, lambda y: np.column_stack([y - 1.0, y == 2])),
+}
+
+
+def in_parts(n: int, telling: slice, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of 60 columns, of which those that are telling tell the class."""
+    rng = np.random.RandomState(seed)
+    X, y = rng.normal(size=(n, 60)), np.arange(n) % 3
+    X[:, telling] += 1.5 * np.eye(3)[y]
+    return X, y
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("kind", KINDS_OF_PROBES)
+def test_a_part_has_a_model_of_its_own_and_a_share(kind: str, grouped: bool) -> None:
+    probe, targets_of = KINDS_OF_PROBES[kind]
+    X, y = in_parts(60, PART, 0)
+    X[:, 0] = X[:, PART.start]  # folds follow the order of the first columns
+    targets, weights = targets_of(y), np.linspace(1, 2, 60)
+    groups = np.arange(60) // 5 if grouped else None
+    mixed = probe(whole(X, PART), targets, weights, groups=groups)
+    models = [probe(whole(Z), targets, weights, groups=groups) for Z in (X, X[:, PART])]
+    logits = [model.out_of_fold for model in models]
+    prior = PRIOR_GROUPS / (12 if grouped else 60)
+    scales = fit_scales(logits, targets, weights, mixed.kind, prior=prior)
+    shares = scales / scales.sum()
+    assert 0 < shares[0] < shares[1]
+    of_all, of_part = (
+        share * logits_of(model, Z)
+        for share, model, Z in zip(shares, models, (X, X[:, PART]), strict=True)
+    )
+    np.testing.assert_allclose(logits_of(mixed, X), of_all + of_part, rtol=1e-4, atol=1e-5)
+    expected = shares[0] * logits[0] + shares[1] * logits[1]
+    np.testing.assert_allclose(mixed.out_of_fold, expected, rtol=1e-4, atol=1e-5)
+
+
+def loss_of_others(telling: slice, part: slice | None) -> float:
+    """The mean loss of new texts, of five draws."""
+    losses = []
+    for seed in range(5):
+        X, y = in_parts(60, telling, seed)
+        new, new_y = in_parts(300, telling, 100 + seed)
+        linear = classification_probe(whole(X, part), y, np.ones(60), 3)
+        losses.append(module.softmax_losses(logits_of(linear, new), new_y).mean())
+    return float(np.mean(losses))
+
+
+def test_a_part_that_tells_all_is_heard_and_one_that_tells_nothing_does_little_harm() -> None:
+    assert loss_of_others(PART, part=PART) < 0.8 * loss_of_others(PART, part=None)
+    elsewhere = slice(10, 13)
+    assert loss_of_others(elsewhere, part=PART) < 1.02 * loss_of_others(elsewhere, part=None)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_models_that_are_wrong_or_unknown_are_averaged(known: bool) -> None:
+    y = np.arange(60) % 3
+    wrong = np.where(known, -20 * np.eye(3)[y], np.nan)
+    model = FittedProbe(np.zeros((3, 2)), np.zeros(3), wrong, module.softmax_model(3))
+    shares = _shares([model, model], y, np.full(60, 1 / 60), 60, adds_up=True)
+    np.testing.assert_array_equal(shares, [0.5, 0.5])
+
+
+def test_copies_are_weights_of_the_shares_too() -> None:
+    X, y = in_parts(60, PART, 0)
+    counts = 1 + np.arange(60) % 3
+    rows = np.random.RandomState(1).permutation(np.repeat(np.arange(60), counts))
+    weighted = classification_probe(whole(X, PART), y, counts, 3)
+    copied = classification_probe(whole(X[rows], PART), y[rows], np.ones(len(rows)), 3)
+    for one, other in zip(weighted[:2], copied[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
 
 
 # In the estimators, on real texts with the real encoder

@@ -136,6 +136,24 @@ def test_max_is_found_from_logsumexp_where_it_is_not_alone() -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLED)
+def test_of_all_columns_and_a_part_the_better_is_taken(pooling: str) -> None:
+    rows, counts, y = hidden(60, 0, n_chunks=6)
+    noise = np.random.RandomState(1).normal(size=(len(rows), 30)).astype(np.float32)
+    rows, telling, silent = np.hstack([rows, noise]), slice(0, 4), slice(20, 24)
+    documents = Embeddings(rows, counts, POOLINGS[pooling])
+
+    def fit(documents: Embeddings) -> Any:
+        return probes.classification_probe(documents, y, np.ones(60), 2)
+
+    taken, alone = fit(replace(documents, part=telling)), fit(documents.columns(telling))
+    np.testing.assert_array_equal(taken.coefficients[:, telling], alone.coefficients)
+    assert not taken.coefficients[:, 4:].any()
+    taken, expected = fit(replace(documents, part=silent)), fit(documents)
+    for one, other in zip(taken[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("pooling", POOLED)
 def test_other_targets_too(pooling: str) -> None:
     rows, counts, y = hidden(200, 0)
     documents = Embeddings(rows, counts, POOLINGS[pooling])

@@ -59,6 +59,15 @@ def test_a_prior_draws_squares_to_the_average() -> None:
     assert scales == pytest.approx([0.5, 0.5], abs=1e-5)
 
 
+def test_a_text_weighs_the_same_by_itself_and_by_each_of_its_outputs() -> None:
+    """Beside a prior, too: the loss of a text is the sum of those of its outputs."""
+    weights = np.linspace(0.5, 2, 90)
+    kind, y = sigmoid_models(3), np.eye(3)[Y]
+    scales = fit_scales([GOOD, NOISE], y, weights, kind, prior=0.5)
+    of_outputs = np.repeat(weights[:, None], 3, axis=1)
+    np.testing.assert_allclose(fit_scales([GOOD, NOISE], y, of_outputs, kind, prior=0.5), scales)
+
+
 def test_a_useless_part_has_scale_zero() -> None:
     kind = softmax_model(3)
     assert (

@@ -1,4 +1,7 @@
-"""New weights on embeddings of several parts: no part drowns the others."""
+"""New weights on embeddings of several parts: no part drowns the others.
+
+The linear model where a head starts has one of the parts alone as its second model.
+"""
 
 from functools import partial
 from typing import Any
@@ -9,6 +12,8 @@ import torch
 from tiny import ENCODER_ALONE
 
 from sklearn_longbert import LongBertClassifier, LongBertVectorizer
+from sklearn_longbert._targets import linear_probe
+from sklearn_longbert._targets.pooled_linear import Embeddings
 from sklearn_longbert._training.head_start import _balance
 
 TEXTS = [f"good news {'film story ' * n}" for n in range(3, 9)]
@@ -93,3 +98,50 @@ def test_other_starts_are_left_alone(model: partial) -> None:
     torch.testing.assert_close(again.net_.module_.head.weight.detach(), before, rtol=0, atol=1e-20)
     expected = model(freeze_encoder=True, **PARTS, max_epochs=1).fit(TEXTS, LABELS)
     assert (expected.predict(TEXTS) == LABELS).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "alone"),
+    [
+        ({"layers": (0, 2), "token_pooling": "mean_max"}, "mean"),
+        ({"layers": (-1, 1), "token_pooling": "max"}, "max"),
+        ({"layers": (0, 1), "token_pooling": "cls"}, None),
+        ({"layers": "last", "token_pooling": "mean_max"}, "mean"),
+        ({"layers": "last", "token_pooling": "cls"}, None),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "attention", "max"])
+def test_the_second_model_is_of_the_highest_layer(
+    model: partial,
+    tiny_bert: str,
+    monkeypatch: pytest.MonkeyPatch,
+    pooling: str,
+    frozen: bool,
+    settings: dict[str, Any],
+    alone: str | None,
+) -> None:
+    given: list[Embeddings] = []
+    fit = linear_probe._fit_probe
+
+    def keep(embeddings: Embeddings, *args: Any) -> Any:
+        given.append(embeddings)
+        return fit(embeddings, *args)
+
+    monkeypatch.setattr(linear_probe, "_fit_probe", keep)
+    model(pooling=pooling, freeze_encoder=frozen, **settings).fit(TEXTS, LABELS)
+    (embeddings,) = given
+    if settings == {"layers": "last", "token_pooling": "cls"}:
+        assert embeddings.part is None
+        return
+    expected = LongBertVectorizer(
+        tiny_bert,
+        chunk_size=12,
+        precision="float32",
+        layers="last" if alone else (1,),
+        token_pooling=alone or "cls",
+    ).fit_transform(TEXTS)
+    assert embeddings.part is not None
+    np.testing.assert_allclose(
+        embeddings.columns(embeddings.part).means, expected, rtol=1e-4, atol=1e-5
+    )
