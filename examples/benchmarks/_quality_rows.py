@@ -163,6 +163,8 @@ VARIATIONS = {
     "all-max": partial(longbert, pooling="max"),
     "all-logsumexp": partial(longbert, pooling="logsumexp"),
     "all-attention": partial(longbert, pooling="attention"),
+    "all-frozen-alone": partial(longbert, freeze_encoder=True, baseline=None),
+    "all-frozen-max": partial(longbert, freeze_encoder=True, pooling="max"),
     "all-random-head": partial(longbert, head_init="random"),
     "all-upper-half": upper_half,
     "all-early-stopping": partial(longbert, early_stopping=True, scoring="loss", max_epochs=6),

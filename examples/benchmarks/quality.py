@@ -22,8 +22,9 @@ after them. share, layers, baseline: before with one part of "all". all: LongBer
 comes, with several layers and the baseline "words". all-frozen: the same without training of the
 encoder. all-truncated: all of the first chunk of each text, for words too. belt: belt-nlp
 1.1.0 with the same encoder, epochs, batch size and learning rate; one seed. Run only if named:
-all-max, all-logsumexp, all-attention with that pooling, and others that are named for the one
-parameter in which they differ from "all".
+all-max, all-logsumexp, all-attention with that pooling, all-frozen-max: all-frozen with "max",
+all-frozen-alone: all-frozen without a baseline, and others that are named for the one parameter in
+which they differ from "all".
 
 Data. A seed is a split. bbc-N: N training texts of BBC news and 500 test texts. conventions, books:
 speeches by party and excerpts of books by age, with a third of the speakers and books held out;
