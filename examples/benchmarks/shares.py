@@ -59,7 +59,7 @@ class HonestStart(Callback):
     def on_train_begin(self, net, X, **_):
         head, start = net.module_.head, net.first_start
         means = document_embeddings(net.module_, X.documents, net._passes)
-        embeddings = Embeddings.of_means(means.numpy())
+        embeddings = Embeddings.of_means(means.numpy(), net.module_.highest_part)
         targets, weights = X.targets.numpy(), X.weights.numpy()
         fitted = start.probe(embeddings, targets, weights, groups=start.groups)
         weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()

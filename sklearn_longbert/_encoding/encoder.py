@@ -92,6 +92,18 @@ class ChunkEncoder(nn.Module):
         return self.encoder.config.hidden_size * len(self.blocks)
 
     @property
+    def highest_part(self) -> slice | None:
+        """Columns of the highest layer's first kind of pooling; None if there are no others.
+
+        Encoders of sentences are trained to tell their meaning there.
+        """
+        if len(self.blocks) == 1:
+            return None
+        layers = [layer for layer, _ in self.blocks]
+        start = layers.index(max(layers)) * self.encoder.config.hidden_size
+        return slice(start, start + self.encoder.config.hidden_size)
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.encoder.parameters()).device

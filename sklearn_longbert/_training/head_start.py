@@ -141,7 +141,7 @@ def _embeddings_of(
     passes: Passes,
     cache: dict[bytes, Tensor] | None,
 ) -> Embeddings:
-    pooling, part = POOLINGS[network.pooling], _part_with_a_model(network)
+    pooling, part = POOLINGS[network.pooling], network.highest_part
     if cache is None and pooling.begins_as_mean:  # encodes a part of the texts at a time
         means = document_embeddings(network, dataset.documents, passes)
         return Embeddings.of_means(means.numpy(), part)
@@ -154,15 +154,3 @@ def _embeddings_of(
         means = mean_of_chunks(of_chunks, batch.chunk_counts)
         return Embeddings.of_means(means.numpy(), part)
     return Embeddings(of_chunks.numpy(), np.array(batch.chunk_counts), pooling, part)
-
-
-def _part_with_a_model(network: LongBertNetwork) -> slice | None:
-    """Return the columns of the highest layer's first kind of pooling, None if there are no others.
-
-    Encoders of sentences are trained to tell their meaning there.
-    """
-    if len(network.blocks) == 1:
-        return None
-    layers = [layer for layer, _ in network.blocks]
-    number, size = layers.index(max(layers)), network.head.in_features // len(layers)
-    return slice(number * size, (number + 1) * size)
