@@ -93,11 +93,12 @@ PARAMETERS = {
         a model of the mean embeddings of texts. With "max" and "logsumexp" it is a model of
         chunks, fitted to the loss of the pooled logits: it finds a passage that decides even where
         the mean would hide it. Where an embedding has several parts, a second model is of the
-        highest layer alone (its mean, with "mean_max"). Both are mixed so that the loss of texts
-        that they were not fitted on is least; with "max" and "logsumexp" the better one is taken.
-        The logits are scaled by the same loss: so the head is no more certain than it may be. The
-        first call of `partial_fit` starts at the linear model of its own texts. A fit with
-        `warm_start` goes on from the present head.""",
+        highest layer alone (its mean, with "mean_max"). The head starts at a mixture of both, by
+        what they say of texts that they were not fitted on; where "max" or "logsumexp" pools
+        several chunks, at the better one. The logits are scaled so that the loss of such texts is
+        least: so the head is no more certain than it may be. The first call of `partial_fit`
+        starts at the linear model of its own texts. A fit with `warm_start` goes on from the
+        present head.""",
     ),
     "freeze_encoder": (
         "bool",

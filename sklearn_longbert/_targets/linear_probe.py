@@ -11,17 +11,18 @@ folded into the coefficients, which apply to embeddings as they are.
 
 Where an embedding has several parts, two models are fitted: one of all columns, and one of the part
 that encoders are trained to tell meanings by. Each has a regularisation of its own. In a model of
-all columns alone, a part that tells much gets no more say than each of the others. The probe is the
-mixture of both that predicts best what no model was fitted on. Of pooled outputs of chunks, which
-do not add up, it is the better of both.
+all columns alone, a part that tells much gets no more say than each of the others. The probe is a
+mixture of both. Their shares are those of the scales at which the loss of their out-of-fold logits
+is least, and few documents leave them near a half. Pooled outputs of several chunks do not add up:
+there the probe is the model whose out-of-fold loss is less.
 
 The probe also says what models that were fitted without a document say of it. The loss of these
 out-of-fold logits tells how far the probe can be trusted: see
 :func:`~sklearn_longbert._targets.scales.fit_scales`.
 
 Of more documents than `N_CHOOSING`, so many choose the regularisation. All documents in
-`N_FOLDS_OF_MANY` folds then lower it as long as their loss falls. So the probe fits some seven
-models to thousands of documents and not 36.
+`N_FOLDS_OF_MANY` folds then lower it as long as their loss falls. So each model is fitted to
+thousands of documents some seven times and not 36.
 
 The models are fitted by :func:`~sklearn_longbert._targets.pooled_linear.fit_linear` and not by
 estimators of scikit-learn: tools that log every call of ``fit``, such as mlflow, would take these
@@ -69,8 +70,9 @@ class FittedProbe(NamedTuple):
     ----------
     coefficients, intercepts : ndarray of shapes (n_outputs, n_features) and (n_outputs,)
     out_of_fold : ndarray of shape (n_documents, n_outputs)
-        Outputs of each document by a model of the same penalty that was fitted without it and
-        without the others of its group. NaN in rows of documents that no fold tests.
+        Outputs of each document by a model that was fitted without it and without the others of
+        its group, with the same penalty, or by such a mixture of two models. NaN in rows of
+        documents that no fold tests.
     kind : LinearKind
     """
 
@@ -149,9 +151,8 @@ def _fit_probe(
     groups: NDArray | None,
     kind: LinearKind,
 ) -> FittedProbe:
-    first, inverse, weights = merge_equal(
-        np.column_stack([embeddings.means, y]), kind.of_outputs(weights)
-    )
+    of_outputs = kind.of_outputs(weights)
+    first, inverse, weights = merge_equal(np.column_stack([embeddings.means, y]), of_outputs)
     groups = None if groups is None else join_groups(inverse, groups)[first]
     embeddings, y = embeddings.select(first), y[first]
     fitted = _fit_standardised(embeddings, y, weights, groups, kind)
@@ -159,7 +160,8 @@ def _fit_probe(
         of_part = embeddings.columns(embeddings.part)
         models = [fitted, _fit_standardised(of_part, y, weights, groups, kind)]
         n_groups = len(y) if groups is None else len(np.unique(groups))
-        shares = _shares(models, y, weights, n_groups, adds_up=embeddings.are_rows)
+        unscaled = weights * of_outputs.sum(axis=0)  # so that outputs count as in training
+        shares = _shares(models, y, unscaled, n_groups, adds_up=embeddings.are_rows)
         fitted = _mixed(models, embeddings.part, shares)
     return fitted._replace(out_of_fold=fitted.out_of_fold[inverse])
 
@@ -178,7 +180,7 @@ def _fit_standardised(
 def _shares(
     models: list[FittedProbe], y: NDArray, weights: Floats, n_groups: int, adds_up: bool
 ) -> Floats:
-    """Return the share of each model, 1 altogether, by what they say out of fold."""
+    """Return the share of each model in the probe, 1 altogether; all outputs have the same."""
     kind = models[0].kind
     if adds_up:
         parts = [model.out_of_fold for model in models]

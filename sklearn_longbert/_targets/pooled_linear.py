@@ -71,7 +71,7 @@ class Embeddings:
     pooling : Pooling or None
         Pools the outputs of a document's rows; None where each document has one row.
     part : slice or None
-        Columns that a model of their own may be better with than one of all columns.
+        Columns that get a second model, of them alone, beside the model of all columns.
     """
 
     rows: NDArray

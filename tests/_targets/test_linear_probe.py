@@ -440,10 +440,16 @@ def test_of_one_group_nothing_is_out_of_fold() -> None:
 
 
 PART = slice(2, 5)
+WEIGHTS = np.linspace(1, 2, 60)
 KINDS_OF_PROBES = {
-    "classes": (partial(classification_probe, n=3), lambda y: y),
-    "labels": (partial(multilabel_probe, n=3), lambda y: np.eye(3)[y]),
-    "numbers": (regression_probe, lambda y: np.column_stack([y - 1.0, y == 2])),
+    "classes": (partial(classification_probe, n=3), lambda y: y, WEIGHTS),
+    "labels": (partial(multilabel_probe, n=3), lambda y: np.eye(3)[y], WEIGHTS),
+    "uneven labels": (
+        partial(multilabel_probe, n=3),
+        lambda y: np.column_stack([y == 0, np.arange(60) % 2, np.arange(60) % 4 == 0]),
+        WEIGHTS[:, None] * np.array([20.0, 1.0, 1.0]),
+    ),
+    "numbers": (regression_probe, lambda y: np.column_stack([y - 1.0, y == 2]), WEIGHTS),
 }
 
 
@@ -458,10 +464,10 @@ def in_parts(n: int, telling: slice, seed: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("kind", KINDS_OF_PROBES)
 def test_a_part_has_a_model_of_its_own_and_a_share(kind: str, grouped: bool) -> None:
-    probe, targets_of = KINDS_OF_PROBES[kind]
+    probe, targets_of, weights = KINDS_OF_PROBES[kind]
     X, y = in_parts(60, PART, 0)
     X[:, 0] = X[:, PART.start]  # folds follow the order of the first columns
-    targets, weights = targets_of(y), np.linspace(1, 2, 60)
+    targets = targets_of(y)
     groups = np.arange(60) // 5 if grouped else None
     mixed = probe(whole(X, PART), targets, weights, groups=groups)
     models = [probe(whole(Z), targets, weights, groups=groups) for Z in (X, X[:, PART])]
@@ -503,6 +509,21 @@ def test_models_that_are_wrong_or_unknown_are_averaged(known: bool) -> None:
     model = FittedProbe(np.zeros((3, 2)), np.zeros(3), wrong, module.softmax_model(3))
     shares = _shares([model, model], y, np.full(60, 1 / 60), 60, adds_up=True)
     np.testing.assert_array_equal(shares, [0.5, 0.5])
+
+
+def test_what_does_not_add_up_is_chosen_by_weight_and_without_unknown_rows() -> None:
+    y = np.array([0, 0, 1, 1])
+    said = 3 * np.eye(2)[y]
+    right_early, right_late = said.copy(), said.copy()
+    right_early[2:], right_late[:2] = -said[2:], -said[:2]
+    right_early[3] = right_late[3] = np.nan
+    models = [
+        FittedProbe(np.zeros((2, 2)), np.zeros(2), logits, module.softmax_model(2))
+        for logits in (right_early, right_late)
+    ]
+    for weights, expected in (([1, 1, 1, 9], [1, 0]), ([1, 1, 3, 0], [0, 1])):
+        shares = _shares(models, y, np.array(weights) / 12, 4, adds_up=False)
+        np.testing.assert_array_equal(shares, expected)
 
 
 def test_copies_are_weights_of_the_shares_too() -> None:

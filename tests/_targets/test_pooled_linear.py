@@ -154,6 +154,19 @@ def test_of_all_columns_and_a_part_the_better_is_taken(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLED)
+def test_of_one_chunk_a_document_all_columns_and_a_part_are_mixed(pooling: str) -> None:
+    rng = np.random.RandomState(0)
+    X, y, part = rng.normal(size=(60, 20)), np.arange(60) % 2, slice(0, 2)
+    X[:, 0] += 2 * y
+    documents = Embeddings(X, np.ones(60, dtype=np.intp), POOLINGS[pooling], part)
+    taken = probes.classification_probe(documents, y, np.ones(60), 2)
+    expected = probes.classification_probe(Embeddings.of_means(X, part), y, np.ones(60), 2)
+    for one, other in zip(taken[:3], expected[:3], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert taken.coefficients[:, 2:].all()
+
+
+@pytest.mark.parametrize("pooling", POOLED)
 def test_other_targets_too(pooling: str) -> None:
     rows, counts, y = hidden(200, 0)
     documents = Embeddings(rows, counts, POOLINGS[pooling])
