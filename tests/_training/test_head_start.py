@@ -101,13 +101,13 @@ def test_other_starts_are_left_alone(model: partial) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "alone"),
+    ("settings", "of_part"),
     [
-        ({"layers": (0, 2), "token_pooling": "mean_max"}, "mean"),
-        ({"layers": (-1, 1), "token_pooling": "max"}, "max"),
-        ({"layers": (0, 1), "token_pooling": "cls"}, None),
-        ({"layers": "last", "token_pooling": "mean_max"}, "mean"),
-        ({"layers": "last", "token_pooling": "cls"}, None),
+        (PARTS, {"layers": "last", "token_pooling": "mean"}),
+        ({"layers": (-1, 1), "token_pooling": "max"}, {"layers": "last", "token_pooling": "max"}),
+        ({"layers": (0, 1), "token_pooling": "cls"}, {"layers": (1,), "token_pooling": "cls"}),
+        ({"token_pooling": "mean_max"}, {"layers": "last", "token_pooling": "mean"}),
+        ({"token_pooling": "cls"}, None),
     ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
@@ -119,7 +119,7 @@ def test_the_second_model_is_of_the_highest_layer(
     pooling: str,
     frozen: bool,
     settings: dict[str, Any],
-    alone: str | None,
+    of_part: dict[str, Any] | None,
 ) -> None:
     given: list[Embeddings] = []
     fit = linear_probe._fit_probe
@@ -129,19 +129,17 @@ def test_the_second_model_is_of_the_highest_layer(
         return fit(embeddings, *args)
 
     monkeypatch.setattr(linear_probe, "_fit_probe", keep)
+    settings = {"layers": "last", **settings}
     model(pooling=pooling, freeze_encoder=frozen, **settings).fit(TEXTS, LABELS)
     (embeddings,) = given
-    if settings == {"layers": "last", "token_pooling": "cls"}:
+    if of_part is None:
         assert embeddings.part is None
         return
-    expected = LongBertVectorizer(
-        tiny_bert,
-        chunk_size=12,
-        precision="float32",
-        layers="last" if alone else (1,),
-        token_pooling=alone or "cls",
-    ).fit_transform(TEXTS)
     assert embeddings.part is not None
+    vectorizer = LongBertVectorizer(tiny_bert, chunk_size=12, precision="float32", **of_part)
     np.testing.assert_allclose(
-        embeddings.columns(embeddings.part).means, expected, rtol=1e-4, atol=1e-5
+        embeddings.columns(embeddings.part).means,
+        vectorizer.fit_transform(TEXTS),
+        rtol=1e-4,
+        atol=1e-5,
     )
