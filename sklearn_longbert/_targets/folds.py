@@ -101,13 +101,14 @@ def merge_equal(
     inverse : ndarray of shape (n_rows,)
         The number of each row's distinct one.
     weights : ndarray of shape (n_distinct,) or (n_distinct, n_outputs)
-        Summed weights, which sum to 1.
+        Summed weights, which sum to 1, or those of several outputs to 1 on average.
     """
     first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)[1:]
     inverse = inverse.ravel()
     summed = np.zeros((len(first), *weights.shape[1:]))
     np.add.at(summed, inverse, weights)
-    return first, inverse, summed / summed.sum(axis=0)
+    n_outputs = summed.size // len(summed)
+    return first, inverse, summed * n_outputs / summed.sum()
 
 
 def join_groups(*keys: Sequence[Hashable] | NDArray[Any] | None) -> NDArray[np.intp]:

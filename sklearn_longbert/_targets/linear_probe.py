@@ -151,8 +151,9 @@ def _fit_probe(
     groups: NDArray | None,
     kind: LinearKind,
 ) -> FittedProbe:
-    of_outputs = kind.of_outputs(weights)
-    first, inverse, weights = merge_equal(np.column_stack([embeddings.means, y]), of_outputs)
+    first, inverse, weights = merge_equal(
+        np.column_stack([embeddings.means, y]), kind.of_outputs(weights)
+    )
     groups = None if groups is None else join_groups(inverse, groups)[first]
     embeddings, y = embeddings.select(first), y[first]
     fitted = _fit_standardised(embeddings, y, weights, groups, kind)
@@ -160,8 +161,7 @@ def _fit_probe(
         of_part = embeddings.columns(embeddings.part)
         models = [fitted, _fit_standardised(of_part, y, weights, groups, kind)]
         n_groups = len(y) if groups is None else len(np.unique(groups))
-        unscaled = weights * of_outputs.sum(axis=0)  # so that outputs count as in training
-        shares = _shares(models, y, unscaled, n_groups, adds_up=embeddings.are_rows)
+        shares = _shares(models, y, weights, n_groups, adds_up=embeddings.are_rows)
         fitted = _mixed(models, embeddings.part, shares)
     return fitted._replace(out_of_fold=fitted.out_of_fold[inverse])
 

@@ -87,3 +87,10 @@ def test_equal_rows_are_merged_and_their_weights_added(shape: tuple[int, ...]) -
     assert first.tolist() == [1, 0, 3]
     assert inverse.tolist() == [1, 0, 1, 2]
     np.testing.assert_allclose(summed.reshape(3, -1)[:, 0], [0.2, 0.4, 0.4])
+
+
+def test_outputs_keep_their_weights_beside_each_other() -> None:
+    table, weights = np.array([[1], [1], [2]]), np.array([[1.0, 9], [2, 18], [1, 9]])
+    summed = merge_equal(table, weights)[2]
+    np.testing.assert_allclose(summed, [[0.15, 1.35], [0.05, 0.45]])
+    np.testing.assert_allclose(summed.sum(axis=0).mean(), 1)
