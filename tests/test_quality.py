@@ -178,6 +178,16 @@ def test_a_finished_fit_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_allclose(fits["nll"], np.log(2))
 
 
+def test_the_output_must_be_a_file_beside_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quality.py", "--table", "--output", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        quality.main()
+    assert "results has no ending, such as .csv" in capsys.readouterr().err
+
+
 def test_no_sentence_is_in_training_and_test_texts() -> None:
     split = needle(600, "needle", 0)
     assert split.is_needle

@@ -236,6 +236,8 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("quality.csv"))
     parser.add_argument("--table", action="store_true", help="only show what is done")
     options = parser.parse_args()
+    if not options.output.suffix:
+        parser.error(f"--output {options.output} has no ending, such as .csv")
     options.folder = options.output.with_suffix("")
     if not options.table:
         if options.encoder is not None and not options.encoder.is_dir():
