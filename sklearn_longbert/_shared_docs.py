@@ -119,7 +119,7 @@ PARAMETERS = {
         costs four predictions of them. Unless `pooling` is "logsumexp", the logits are then
         multiplied by the scale, 1 at most, at which this loss is least (temperature scaling, Guo
         et al., 2017, https://arxiv.org/abs/1706.04599); a few texts hardly move it from 1. Of more
-        than 2,000 training texts without validation texts, "auto" holds out a tenth for this, 500
+        than 500 training texts without validation texts, "auto" holds out a tenth for this, 500
         at most, which do not train. With fewer, or if rare classes leave nothing to hold out, the
         share is n / (n + 50 c) with n training texts and c classes, labels or targets, and .6 at
         most: a half with 50 texts a class, .6 from 75 on. Equal texts count once, and so do the

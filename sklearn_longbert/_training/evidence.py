@@ -19,7 +19,7 @@ from sklearn_longbert._texts.reader import keys_of
 from sklearn_longbert._training.head_start import LEAST_SCALE
 from sklearn_longbert._training.labelled import Labelled
 
-MOST_WITHOUT = 2000  # groups or distinct texts, of which all train
+MOST_WITHOUT = 500  # groups or distinct texts, of which all train
 FRACTION = 0.1  # of more than these is held out
 MOST_HELD_OUT = 500  # groups or distinct texts
 LEAST_LEFT = 0.8  # of each class trains
