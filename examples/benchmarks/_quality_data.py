@@ -149,6 +149,7 @@ MAKERS = {f"bbc-{n}": partial(drawn, load_bbc_news, n, 500) for n in (25, 50, 10
     "friends": partial(of_groups, load_friends, 200, 300),
     "friends-seasons": partial(drawn, load_friends_seasons, 120, 100),
     "reuters": partial(reuters, 400, 500),
+    "reuters-1000": partial(reuters, 1000, 1000),
     "reuters-3000": partial(reuters, 3000, 1500),
     "comments": partial(of_groups, load_comments, 400, 500),
     "tales": partial(drawn, load_tales, 22, 22),
