@@ -39,8 +39,8 @@ are what one of six roles says in an episode; friends-seasons, where 120 and 100
 episodes tell the part of the series; reuters, of 400 texts those of topics with five, and 500;
 reuters-1000 and reuters-3000, the same of so many texts, and 1000 and 1500; comments, where 400 and
 500 comments on the news in Slovenian tell whether they are for, against or neither, with no article
-on both sides; tales, where 22 and 22 tales of the brothers Grimm tell whether they are of animals or
-of magic.
+on both sides; tales, where 22 and 22 tales of the brothers Grimm tell whether they are of animals
+or of magic.
 
 Figures. ECE has 15 bins. The columns accuracy_long and nll_long are of the test texts of more than
 510 tokens alone. The columns seconds (passed) and cpu_seconds (of the process) are those of a fit
