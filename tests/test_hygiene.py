@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
@@ -402,6 +403,8 @@ def test_global_state_is_as_it_was(
     tiny_bert: str, tmp_path: Path, verbose: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """After a first round, in which libraries start pools of threads and make their loggers."""
+    get_reusable_executor().shutdown(wait=True)  # joblib's idle workers end at any time
+    gc.collect()
     runs = calls(tiny_bert, tmp_path, verbose)
     for is_first in (True, False):
         for name, run in runs.items():
