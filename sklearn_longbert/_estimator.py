@@ -132,7 +132,8 @@ class LongBertEstimator(BaseLongBert):
         >>> (explanation,) = classifier.explain(["A dull film. " * 40])
         >>> len(explanation), bool(explanation.passages[0].startswith("A dull film."))
         (3, True)
-        >>> bool(abs(explanation.contributions.sum(0) - explanation.logits).max() < 1e-5)
+        >>> total = explanation.base_value + explanation.contributions.sum(0)
+        >>> bool(abs(total - explanation.logits).max() < 1e-5)
         True
         """
         check_is_fitted(self)
@@ -240,7 +241,7 @@ class LongBertEstimator(BaseLongBert):
                 "random_state": self._random_state if keeps_random_state else None,
                 "baseline_scales": self.net_.baseline_scales,
             },
-            check=lambda saved: saved.make(type(self), {}),
+            check=lambda saved: self._made_of(saved, {}),
         )
 
     @classmethod
@@ -306,10 +307,16 @@ class LongBertEstimator(BaseLongBert):
         return cls._from_saved(saved, parameters)
 
     @classmethod
-    def _from_saved(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
-        estimator = saved.make(cls, parameters)
+    def _made_of(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
+        """Return an estimator that is not fitted yet, whose parameters suit what was fitted."""
+        estimator: Self = saved.make(cls, parameters)
         check_callbacks(estimator.callbacks)
         check_same(estimator.baseline, saved.fitted["baseline"], saved.targets)
+        return estimator
+
+    @classmethod
+    def _from_saved(cls, saved: SavedEstimator, parameters: dict[str, Any]) -> Self:
+        estimator = cls._made_of(saved, parameters)
         warn_of_another_version(cls.__name__, saved.version)
         random_state = saved.fitted.pop("random_state") or check_random_state(
             estimator.random_state

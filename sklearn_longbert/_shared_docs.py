@@ -112,11 +112,12 @@ PARAMETERS = {
     "fine_tuning_share": (
         'float or "auto"',
         """Share of the way from the weights before training to those after it at which the fitted
-        weights are (WiSE-FT, Wortsman et al., 2022, https://arxiv.org/abs/2109.01903). A few
-        dozen texts move an encoder farther than they tell it where to go: less than the whole
-        way keeps most of the gain, and probabilities stay honest. "auto" takes the share with the
-        least loss of the validation texts: a quarter, a half, three quarters or the whole, which
-        costs four predictions of them. Unless `pooling` is "logsumexp", the logits are then
+        weights are, above 0 and at most 1 (WiSE-FT, Wortsman et al., 2022,
+        https://arxiv.org/abs/2109.01903). A few dozen texts move an encoder farther than they tell
+        it where to go: less than the whole way keeps most of the gain, and probabilities stay
+        honest. "auto" takes the share with the least loss of the validation texts: 0 (the weights
+        before training), a quarter, a half, three quarters or the whole, which costs five
+        predictions of them. Unless `pooling` is "logsumexp", the logits are then
         multiplied by the scale, 1 at most, at which this loss is least (temperature scaling, Guo
         et al., 2017, https://arxiv.org/abs/1706.04599); a few texts hardly move it from 1. Of more
         than 500 training texts without validation texts, "auto" holds out a tenth for this, 500

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_longbert._encoding.network import LongBertNetwork
 
-SHARES = (0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # that validation texts choose from
 TEXTS_OF_A_HALF = 50  # for each output, with which start and end are trusted alike
 LARGEST_DEFAULT = 0.6  # of the way, without held-out texts
 

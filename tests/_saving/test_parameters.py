@@ -248,7 +248,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("fault", ["a parameter", "a file", "a setting"])
+@pytest.mark.parametrize("fault", ["a parameter", "a file", "a setting", "another baseline"])
 def test_what_cannot_be_loaded_replaces_nothing(
     fault: str, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +261,8 @@ def test_what_cannot_be_loaded_replaces_nothing(
         monkeypatch.setattr(persistence, "save_tokenizer", lambda _, folder: spoil(folder))
     elif fault == "a setting":
         bad.net_.module_.frozen = "yes"
+    elif fault == "another baseline":
+        bad.set_params(baseline=None)
     expected = r"could not be saved in .*cannot be loaded again, .*joblib.dump.* is unchanged"
     with pytest.raises(OSError, match=expected):
         bad.save_pretrained(tmp_path / "saved")

@@ -117,8 +117,10 @@ def test_a_failed_fit_keeps_no_weights(fitted: Any) -> None:
     assert callback.net.average.start is None
 
 
-def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
-    rng = np.random.RandomState(3)
+@pytest.mark.parametrize(("seed", "least"), [(3, 1.0), (1, 0.0)])
+def test_validation_texts_choose(seed: int, least: float, fitted: Any, tiny_bert: str) -> None:
+    """They may choose the weights before training, too."""
+    rng = np.random.RandomState(seed)
     X_val, y_val = [TEXTS[i] for i in range(15)], rng.permutation(LABELS)
     validated = LongBertClassifier(
         tiny_bert,
@@ -130,12 +132,15 @@ def test_validation_texts_choose(fitted: Any, tiny_bert: str) -> None:
         dropout=0.0,
         random_state=0,
     ).fit(TEXTS, LABELS, X_val=X_val, y_val=y_val)
-    models = [fitted(fine_tuning_share=share) for share in SHARES]
+    before = fitted(fine_tuning_share=1.0, learning_rate=STILL)
+    models = [before, *(fitted(fine_tuning_share=share) for share in SHARES[1:])]
     losses = [log_loss(y_val, model.predict_proba(X_val)) for model in models]
     assert len(set(losses)) == len(SHARES)
-    assert_equal(validated, models[int(np.argmin(losses))])
-    assert validated.fine_tuning_share_ == SHARES[int(np.argmin(losses))]
-    assert [model.fine_tuning_share_ for model in models] == list(SHARES)
+    chosen = int(np.argmin(losses))
+    assert validated.fine_tuning_share_ == SHARES[chosen] == least
+    for name, weight in weights_of(models[chosen]).items():  # STILL moves a bias of 0 by 1e-30
+        torch.testing.assert_close(weights_of(validated)[name], weight, rtol=0, atol=1e-20)
+    assert [model.fine_tuning_share_ for model in models[1:]] == list(SHARES[1:])
 
 
 def test_other_trainings_go_all_the_way(fitted: Any, tiny_bert: str) -> None:
