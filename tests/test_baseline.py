@@ -385,6 +385,7 @@ def test_an_error_of_the_baseline_says_so(tiny_bert: str) -> None:
         fitted(tiny_bert, "classes", LogisticRegression())
     (note,) = caught.value.__notes__
     assert "baseline=LogisticRegression.fit, which gets raw texts" in note
+    assert "targets of shape (" in note
 
 
 def test_the_baseline_cannot_be_exchanged(tiny_bert: str, tmp_path: Path) -> None:

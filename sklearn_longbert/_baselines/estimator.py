@@ -20,6 +20,8 @@ from sklearn_longbert._targets.base import Targets
 from sklearn_longbert._targets.folds import inner_folds, join_groups
 from sklearn_longbert._targets.pooled_linear import Floats
 
+ROUNDING = 1e-3  # by which probabilities may be out of bounds
+
 
 class EstimatorBaseline:
     """A model of raw texts, by an estimator of the caller.
@@ -186,13 +188,15 @@ def _as_array(texts: Sequence[str]) -> NDArray[np.object_]:
 
 
 def _fit(model: BaseEstimator, X: NDArray[np.object_], y: NDArray[Any], weights: Floats) -> None:
+    given = _weights_for(model, weights)
     try:
-        model.fit(X, y, **_weights_for(model, weights))  # it may return None
+        model.fit(X, y, **given)  # it may return None
     except Exception as error:
-        name = type(model).__name__
         error.add_note(
-            f"This error is that of baseline={name}.fit, which gets raw texts: a model of numbers "
-            f"needs a vectorizer before it, as in make_pipeline(TfidfVectorizer(), Ridge())."
+            f"This error is that of baseline={type(model).__name__}.fit, which gets raw texts and "
+            f"targets of shape {y.shape}. A model of numbers needs a vectorizer before it, as in "
+            f"make_pipeline(TfidfVectorizer(), Ridge()). A model of one target needs a "
+            f"MultiOutputClassifier or MultiOutputRegressor around it if there are several."
         )
         raise
 
@@ -222,15 +226,30 @@ def _logits(model: Any, X: NDArray[np.object_], targets: Targets, n_outputs: int
     method = next(method for method in targets.output_methods if hasattr(model, method))
     if method == "decision_function" and n_outputs > 2:
         _check_one_per_class(model)
-    outputs = getattr(model, method)(X)
-    logits = targets.logits_of(method, outputs, getattr(model, "classes_", None))
-    if logits.shape != (len(X), n_outputs) or not np.isfinite(logits).all():
+    returned = f"{method} of baseline={type(model).__name__} returned"
+    try:
+        outputs = getattr(model, method)(X)
+        logits = targets.logits_of(method, outputs, getattr(model, "classes_", None))
+    except Exception as error:
+        error.add_note(f"This is an error of {method} of baseline={type(model).__name__}.")
+        raise
+    if logits.shape != (len(X), n_outputs):
         raise ValueError(
-            f"{method} of baseline={type(model).__name__} returned values of shape "
-            f"{np.shape(outputs)} for {len(X)} texts, or values that are not finite, where "
-            f"one finite value for each of {n_outputs} outputs is expected."
+            f"{returned} values of shape {np.shape(outputs)} for {len(X)} texts, where one value "
+            f"for each of {n_outputs} outputs is expected."
         )
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{returned} values that are not finite.")
+    if method == "predict_proba" and not _are_probabilities(outputs):
+        raise ValueError(f"{returned} values that are not between 0 and 1.")
     return logits
+
+
+def _are_probabilities(outputs: Any) -> bool:
+    arrays = outputs if isinstance(outputs, list) else [outputs]  # of each label, or of all
+    return all(
+        ((values > -ROUNDING) & (values < 1 + ROUNDING)).all() for values in map(np.asarray, arrays)
+    )
 
 
 def _check_one_per_class(model: Any) -> None:

@@ -93,7 +93,13 @@ class Classes(ClassTargets):
         elif outputs.ndim == 1:
             outputs = np.column_stack([-outputs, outputs]) / 2
         classes = self.classes if classes is None else np.asarray(classes)
-        present = self.index(classes, "classes_ of baseline")
+        unknown = [label for label in classes.tolist() if label not in self.classes.tolist()]
+        if unknown:
+            raise ValueError(
+                f"classes_ holds {unknown[0]!r}, which is not among the classes "
+                f"{self.classes.tolist()} that the estimator was fitted to."
+            )
+        present = self.index(classes)
         if outputs.shape[1:] != present.shape:
             return outputs
         logits = np.repeat(outputs.min(axis=1, keepdims=True), self.n_outputs, axis=1)

@@ -294,6 +294,49 @@ def test_outputs_of_another_shape_are_refused() -> None:
         EstimatorBaseline(TwoDecisions()).fit(TEXTS, CLASSES, Y, ONES)
 
 
+class Fixed(ClassifierMixin, BaseEstimator):
+    """Says the same of every text."""
+
+    def __init__(self, probabilities: Any, classes: Any = None) -> None:
+        self.probabilities = probabilities
+        self.classes = classes
+
+    def fit(self, X: Any, y: Any) -> "Fixed":
+        self.classes_ = np.unique(y) if self.classes is None else np.array(self.classes)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.array([self.probabilities] * len(X))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Fixed([0.2, 0.3, np.nan]), "of baseline=Fixed returned values that are not finite"),
+        (Fixed([0.0, 0.0, np.inf]), "of baseline=Fixed returned .* not between 0 and 1"),
+        (Fixed([-0.5, 1.0, 0.5]), "of baseline=Fixed returned .* not between 0 and 1"),
+        (Fixed([1.0, 2.0, 3.0]), "of baseline=Fixed returned .* not between 0 and 1"),
+        (Fixed([0.5, 0.5]), r"of baseline=Fixed returned values of shape \(\d+, 2\)"),
+        (Fixed(0.5), r"of baseline=Fixed returned values of shape \(\d+,\) for"),
+        (Fixed([0.2, 0.3, 0.5], ["x", "y", "w"]), "classes_ holds 'w', which is not among"),
+        (Fixed(["a", "b", "c"]), "could not convert string to float"),
+    ],
+)
+def test_what_are_no_probabilities_is_refused(model: BaseEstimator, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        EstimatorBaseline(model).fit(TEXTS, CLASSES, Y, ONES)
+    said = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+    assert any("predict_proba of baseline=Fixed" in text for text in said)
+
+
+def test_probabilities_of_labels_are_checked() -> None:
+    y = np.column_stack([Y > 0, Y > 1]).astype(int)
+    with pytest.raises(ValueError, match="of baseline=Fixed returned .* not between 0 and 1"):
+        EstimatorBaseline(Fixed([0.5, 60.0])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
+    rounded = EstimatorBaseline(Fixed([-1e-9, 1 + 1e-9])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
+    assert np.isfinite(rounded[0]).all()
+
+
 PAIRS = SVC(decision_function_shape="ovo")
 OF_PAIRS = {
     "pipeline": tfidf(PAIRS),

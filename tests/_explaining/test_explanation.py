@@ -477,7 +477,7 @@ def test_html_of_other_kinds(tiny_bert: str) -> None:
     assert text_of_html(sentences._repr_html_()) == TEXTS[0]
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium is installed")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_html_in_a_browser(dangerous: DocumentExplanation, scheme: str, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ FLAGS = [
     "--virtual-time-budget=5000",
     "--dump-dom",
 ]
+# Tints for and against the class, in front of a light and of a dark background.
+TINTS = {"light": ("0,114,178", "213,94,0"), "dark": ("86,180,233", "230,140,40")}
 # It clicks a cell of the second of two equal pictures, and writes down what is in view then.
 SCRIPT = """<script>
 addEventListener("load", () => {
@@ -42,6 +44,7 @@ addEventListener("load", () => {
     const inside = box.top >= frame.top - 2 && box.top < frame.bottom && box.top < innerHeight;
     document.title = [focused, second.contains(target), inside,
       getComputedStyle(target.closest("mark,.fold")).outlineStyle,
+      getComputedStyle(cell).backgroundColor.replaceAll(" ", ""),
       target.textContent.slice(0, 3)].join(" ");
   }, 500);
 });
@@ -139,13 +142,15 @@ def test_what_has_no_place_in_the_text_is_shown_of_a_classifier() -> None:
     assert legend(based[[]]._repr_html_())[0] == head
 
 
-def run_in_browser(n: int, number: int, folder: Path) -> list[str]:
+def run_in_browser(n: int, number: int, scheme: str, folder: Path) -> list[str]:
     html = explained(n)._repr_html_()
     again = explained(n)._repr_html_()
     page = folder / "page.html"
     script = SCRIPT.replace("NUMBER", str(number))
     page.write_text(f"<!doctype html><meta charset=utf-8>{html}{again}{script}", encoding="utf-8")
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", page.as_uri()]
+    settings = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
+    profile = f"--user-data-dir={folder / 'profile'}"
+    command = [str(CHROMIUM), *FLAGS, settings, profile, page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     title = re.search("<title>(.*?)</title>", done.stdout)
     assert title is not None
@@ -154,9 +159,15 @@ def run_in_browser(n: int, number: int, folder: Path) -> list[str]:
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("n", "number"), [(3, 2), (30, 29), (300, 0), (300, 150), (300, 299)])
-def test_a_cell_leads_to_its_passage(n: int, number: int, tmp_path: Path) -> None:
-    focused, of_second, inside, outline, *beginning = run_in_browser(n, number, tmp_path)
+def test_a_cell_leads_to_its_passage(n: int, number: int, scheme: str, tmp_path: Path) -> None:
+    focused, of_second, inside, outline, tint, *beginning = run_in_browser(
+        n, number, scheme, tmp_path
+    )
     assert (focused, of_second, inside, outline) == ("true", "true", "true", "solid")
+    contributions = explained(n).contributions[:, explained(n).main_class]
+    for_it, against_it = TINTS[scheme]
+    assert tint.startswith(f"rgba({for_it if contributions[number] > 0 else against_it},")
     if n <= 30:  # none is folded
         assert beginning == [f"{number:03d}"]
