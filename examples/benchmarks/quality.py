@@ -34,13 +34,13 @@ five texts and more. newsgroups-1000, newsgroups-2500: so many and 1500 texts of
 newsgroups-rare: 200 and 400 texts of seven of its classes, the rarest of eight texts. needle-2k,
 needle-8k: one sentence in texts of 2000 and 8000 tokens tells the label, 200 to learn from and 200
 to test; the sentences of test texts are in no training text, fits get the sentences as groups, and
-encoders read chunks of 64 tokens. No default was chosen on these: friends, where 200 and 300 texts
-are what one of six roles says in an episode; friends-seasons, where 120 and 100 beginnings of
-episodes tell the part of the series; reuters, of 400 texts those of topics with five, and 500;
-reuters-1000 and reuters-3000, the same of so many texts, and 1000 and 1500; comments, where 400 and
-500 comments on the news in Slovenian tell whether they are for, against or neither, with no article
-on both sides; tales, where 22 and 22 tales of the brothers Grimm tell whether they are of animals
-or of magic.
+encoders read chunks of 64 tokens. reuters-1000: so many texts of reuters, and 1000. No default was
+chosen on these: friends, where 200 and 300 texts are what one of six roles says in an episode;
+friends-seasons, where 120 and 100 beginnings of episodes tell the part of the series; reuters, of
+400 texts those of topics with five, and 500; reuters-3000, the same of so many texts, and 1500;
+comments, where 400 and 500 comments on the news in Slovenian tell whether they are for, against or
+neither, with no article on both sides; tales, where 22 and 22 tales of the brothers Grimm tell
+whether they are of animals or of magic.
 
 Figures. ECE has 15 bins. The columns accuracy_long and nll_long are of the test texts of more than
 510 tokens alone. The columns seconds (passed) and cpu_seconds (of the process) are those of a fit
