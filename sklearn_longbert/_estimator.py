@@ -84,11 +84,11 @@ class LongBertEstimator(BaseLongBert):
     ) -> list[DocumentExplanation]:
         """Explain which passages of each text decided, and by how much.
 
-        At the level of chunks an explanation costs one prediction and is exact: contributions and
-        `base_value` add up to the text's logits, or to a regressor's prediction. The n-grams of the
-        baseline "words" contribute where they stand; what another baseline says has no place in the
-        text and is in `base_value`. With `pooling` "mean" and "attention", a chunk contributes its
-        own logits times its weight. With "max", the chunk with the largest logit of a class
+        At the level of chunks an explanation encodes each chunk once and is exact: contributions
+        and `base_value` add up to the text's logits, or to a regressor's prediction. The n-grams of
+        the baseline "words" contribute where they stand; what another baseline says has no place in
+        the text and is in `base_value`. With `pooling` "mean" and "attention", a chunk contributes
+        its own logits times its weight. With "max", the chunk with the largest logit of a class
         contributes all of it. With "logsumexp", the text's logit is divided among the chunks by the
         softmax of their logits. Passages do not overlap: tokens that two chunks share belong to the
         earlier one. If a class is recognised by what is missing, as one of two classes may be under
