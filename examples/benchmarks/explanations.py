@@ -4,10 +4,10 @@
     python examples/benchmarks/explanations.py --parts cost
 
 cost: processor time of explain against that of predict_proba, 100 BBC texts, medians of five in
-turn, without a baseline and with the baseline "words". needle: texts of 2000 tokens in which one sentence tells the label, under max pooling; how
-often the passage that contributes most to the right label holds the middle of that sentence,
-among texts that are classified rightly; with one label of two, and with a column of zeros and
-ones for each label.
+turn, without a baseline and with the baseline "words". needle: texts of 2000 tokens in which one
+sentence tells the label, under max pooling; how often the passage that contributes most to the
+right label holds the middle of that sentence, among texts that are classified rightly; with one
+label of two, and with a column of zeros and ones for each label.
 """
 
 import argparse

@@ -331,7 +331,7 @@ def test_what_are_no_probabilities_is_refused(model: BaseEstimator, message: str
 
 def test_probabilities_of_labels_are_checked() -> None:
     y = np.column_stack([Y > 0, Y > 1]).astype(int)
-    with pytest.raises(ValueError, match="of baseline=Fixed returned .* not between 0 and 1"):
+    with pytest.raises(ValueError, match=r"of baseline=Fixed returned .* not between 0 and 1"):
         EstimatorBaseline(Fixed([0.5, 60.0])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
     rounded = EstimatorBaseline(Fixed([-1e-9, 1 + 1e-9])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
     assert np.isfinite(rounded[0]).all()
