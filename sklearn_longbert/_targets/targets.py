@@ -93,11 +93,12 @@ class Classes(ClassTargets):
         elif outputs.ndim == 1:
             outputs = np.column_stack([-outputs, outputs]) / 2
         classes = self.classes if classes is None else np.asarray(classes)
-        unknown = [label for label in classes.tolist() if label not in self.classes.tolist()]
+        fitted_to = self.classes.tolist()
+        unknown = set(classes.ravel().tolist()).difference(fitted_to)
         if unknown:
             raise ValueError(
-                f"classes_ holds {unknown[0]!r}, which is not among the classes "
-                f"{self.classes.tolist()} that the estimator was fitted to."
+                f"classes_ holds {unknown.pop()!r}, which is not among the classes {fitted_to} "
+                f"that the estimator was fitted to."
             )
         present = self.index(classes)
         if outputs.shape[1:] != present.shape:
