@@ -333,6 +333,9 @@ def test_probabilities_of_labels_are_checked() -> None:
     y = np.column_stack([Y > 0, Y > 1]).astype(int)
     with pytest.raises(ValueError, match=r"of baseline=Fixed returned .* not between 0 and 1"):
         EstimatorBaseline(Fixed([0.5, 60.0])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
+    of_each = MultiOutputClassifier(Fixed([-0.5, 1.5]))  # it returns a list
+    with pytest.raises(ValueError, match=r"of baseline=MultiOutputClassifier .* between 0 and 1"):
+        EstimatorBaseline(of_each).fit(TEXTS, Labels(np.arange(2)), y, ONES)
     rounded = EstimatorBaseline(Fixed([-1e-9, 1 + 1e-9])).fit(TEXTS, Labels(np.arange(2)), y, ONES)
     assert np.isfinite(rounded[0]).all()
 
