@@ -305,6 +305,9 @@ class Fixed(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(y) if self.classes is None else np.array(self.classes)
         return self
 
+    def predict(self, X: Any) -> Any:  # MultiOutputClassifier takes no model without it
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
     def predict_proba(self, X: Any) -> Any:
         return np.array([self.probabilities] * len(X))
 
